@@ -1,0 +1,60 @@
+"""From raw reconstruction errors to scores that mean the same everywhere: 0.5 is the threshold.
+
+The graph computes the calibrated values; this module inverts them and records their constants.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Constants of one calibrated scale: ``sigmoid((log raw - log value) / spread)``."""
+
+    value: float
+    """tau: the raw value that maps to 0.5."""
+    spread: float
+    """s: how many natural-log units make one unit of the logit."""
+
+    def calibrated(self, raw: Floats) -> NDArray[np.float64]:
+        """Map raw values >= 0 to 0..1."""
+        with np.errstate(divide="ignore", over="ignore"):
+            logit = (np.log(np.asarray(raw, np.float64)) - np.log(self.value)) / self.spread
+            return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+
+    def raw(self, calibrated: Floats) -> NDArray[np.float64]:
+        """Invert `calibrated`; NaN stays NaN, 1 gives infinity."""
+        p = np.asarray(calibrated, np.float64)
+        with np.errstate(divide="ignore"):
+            return np.asarray(self.value * np.exp(self.spread * (np.log(p) - np.log1p(-p))))
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of the held-out good scores, in bins of equal width of log(raw score)."""
+
+    low: float
+    """Raw score at the lower edge of the first bin."""
+    high: float
+    """Raw score at the upper edge of the last bin."""
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Thresholds from good images alone, at a target false-reject rate."""
+
+    fpr: float
+    """The false-reject rate that was asked for."""
+    fpr_supported: float
+    """The rate the data can promise: never below 1 / (scenes + 1)."""
+    folds: int
+    """Parts that took turns in being held out."""
+    image: Threshold
+    pixel: Threshold
+    held_out: Histogram

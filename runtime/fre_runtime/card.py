@@ -1,0 +1,198 @@
+"""The model card: what ``model.json`` of a model directory says, typed and checked."""
+
+import dataclasses
+import json
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fre_runtime.calibration import Calibration
+from fre_runtime.errors import ArtifactError
+
+SCHEMA = 1
+"""Version of the card's layout; a runtime refuses cards of another one."""
+
+OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
+"""Names of the graph's outputs, in their order."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What goes into the graph and what comes out of it."""
+
+    io: str
+    """``uint8``: `image`, uint8 (N, H, W, 3), RGB, 0..255; ``float``: `input`, float32
+    (N, 3, H, W), RGB, 0..1."""
+    height: int
+    width: int
+    map_height: int
+    map_width: int
+    map_size: str
+    """``native``: the map on the features' own grid; ``input``: lifted to H x W in the graph."""
+    score: str
+    """How the map becomes the image score: ``p3``, ``p2``, ``sum`` or ``max``."""
+    resize: str
+    """Name of the resize rule; see `fre_runtime.image`."""
+    colour: str = "RGB"
+
+    @property
+    def input_name(self) -> str:
+        """Name of the graph's input."""
+        return "image" if self.io == "uint8" else "input"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one image as the graph takes it, without the batch axis."""
+        if self.io == "uint8":
+            return self.height, self.width, 3
+        return 3, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The frozen network whose features are reconstructed."""
+
+    name: str
+    layers: list[str]
+    pool: int
+    """Side of the average-pooling window over each tapped layer; 1 = none."""
+    weights: str
+    """Where the weights came from; ``random`` is for speed work only."""
+    weights_sha256: str | None
+    weights_licence: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The subspace of good features of one tapped layer."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    components: int
+    """k, the rank of the subspace."""
+    variance: float
+    """Fraction of the training features' variance that the k components hold."""
+    map_weight: float
+    """Factor on this layer's map before fusion."""
+    score_weight: float
+    """Factor on this layer's score before fusion."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the subspace was fitted on, and how."""
+
+    method: str
+    images: int
+    scenes: int
+    """Distinct scenes among the images: near-copies count once."""
+    grouping: str
+    """``auto``, ``none``, or the name of the file that gave the groups."""
+    skipped: list[str]
+    """Files left out, each with the reason."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The certificate: how far the engines lie from PyTorch on real images."""
+
+    images: int
+    source: str
+    """Which images these were."""
+    score_error: dict[str, float]
+    """Largest relative difference of the raw score, by engine."""
+    map_error: dict[str, float]
+    """Largest difference of the anomaly map over its largest value, by engine."""
+    labels_equal: bool
+    score_tolerance: float
+    map_tolerance: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One precision of the model, with its own files, thresholds and proof."""
+
+    precision: str
+    """What the engines must execute: ``f32``."""
+    files: dict[str, str]
+    """Path below the model directory, by engine."""
+    calibration: Calibration
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that a program or a person must know about a model directory."""
+
+    name: str
+    created: str
+    """ISO 8601, UTC."""
+    graph: Graph
+    backbone: Backbone
+    layers: list[Layer]
+    training: Training
+    variants: dict[str, Variant]
+    versions: dict[str, str]
+    schema: int = field(default=SCHEMA)
+
+    def to_json(self) -> str:
+        """Serialise, human-readable."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_card(path: Path) -> Card:
+    """Read and check ``model.json``.
+
+    Raises
+    ------
+    ArtifactError
+        When the file is not JSON, is of another schema, or a field is missing or mistyped.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read as JSON ({error})") from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise ArtifactError(
+            f"{path}: schema {schema!r}, this version reads {SCHEMA}; export the model again"
+        )
+    return _build(Card, data, str(path))
+
+
+T = TypeVar("T")
+
+
+def _build(kind: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - parsed JSON
+    """Make a dataclass of ``data``, checking each field against its annotation."""
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{where}: expected an object, got {data!r}")
+    hints = get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if names != data.keys():
+        odd = sorted(names ^ data.keys())
+        raise ArtifactError(f"{where}: missing or unknown fields {odd}; export the model again")
+    return kind(**{name: _value(hints[name], data[name], f"{where}: {name}") for name in names})
+
+
+def _value(hint: Any, data: Any, where: str) -> Any:  # noqa: ANN401 - parsed JSON
+    origin, args = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, data, where)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType) and data is None and type(None) in args:
+        return None
+    if origin in (Union, types.UnionType):
+        return _value(args[0], data, where)
+    if origin is list and isinstance(data, list):
+        return [_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(data)]
+    if origin is dict and isinstance(data, dict):
+        return {key: _value(args[1], item, f"{where}[{key!r}]") for key, item in data.items()}
+    if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
+        return float(data)
+    if isinstance(hint, type) and type(data) is hint:
+        return data
+    raise ArtifactError(f"{where}: expected {hint}, got {data!r}")

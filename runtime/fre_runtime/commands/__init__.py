@@ -1,0 +1,1 @@
+"""The runtime's commands: fre-run, fre-eval, fre-bench, fre-info."""

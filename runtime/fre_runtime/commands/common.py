@@ -1,0 +1,96 @@
+"""What all commands share: exit codes, one-line errors, the model arguments."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cv2
+
+from fre_runtime.engines.loading import ENGINES
+from fre_runtime.errors import FreError, OutputError, UsageError
+
+
+def run_command(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> NoReturn:
+    """Run a command and exit: 0 done, 1 failed, 2 misused, 130 stopped by Ctrl-C."""
+    _silence_decoders()
+    try:
+        code = run(args)
+        sys.stdout.flush()
+    except UsageError as error:
+        code = _say(error, 2)
+    except FreError as error:
+        code = _say(error, 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone: `fre-run ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _say(error: Exception, code: int) -> int:
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    return code
+
+
+def _silence_decoders() -> None:
+    """OpenCV's own lines on stderr would stand beside the one clear line that we print."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, --engine, --variant and --threads."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="directory that fre-export wrote")
+    parser.add_argument(
+        "--engine",
+        choices=["auto", *ENGINES],
+        default="auto",
+        help="default: the first that is installed of %(choices)s",
+    )
+    parser.add_argument("--variant", default="fp32", help="precision variant (default fp32)")
+    parser.add_argument(
+        "--threads",
+        type=positive_int,
+        metavar="N",
+        help="CPU threads (default: what affinity, CPU quota and physical cores allow)",
+    )
+
+
+def positive_int(text: str) -> int:
+    """Parse an argument that must be a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Parse an argument that must be a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def out(line: str = "") -> None:
+    """Print one line of a command's result."""
+    sys.stdout.write(line + "\n")
+
+
+def write_json(target: str, data: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Write ``data`` to the file ``target``, or to stdout for "-"."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error

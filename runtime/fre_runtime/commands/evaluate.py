@@ -1,0 +1,66 @@
+"""fre-eval: image and pixel metrics of a model on a labelled data set."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from fre_runtime.commands.common import add_model_arguments, out, run_command, write_json
+from fre_runtime.detector import Detector
+from fre_runtime.evaluation import Evaluation, evaluate
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of fre-eval."""
+    parser = argparse.ArgumentParser(
+        prog="fre-eval",
+        description="Score a data set in MVTec layout: image AUROC, average precision, largest F1; "
+        "false-reject and detection rate at the calibrated threshold; where masks exist, pixel "
+        "AUROC and AUPRO up to 30%% false positives.",
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "dataset",
+        type=Path,
+        metavar="DATASET",
+        help="folder with test/good, test/<defect> and, optionally, ground_truth/<defect>",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all figures and scores; - for stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run fre-eval."""
+    detector = Detector(args.model, args.engine, args.variant, args.threads)
+    evaluation = evaluate(detector, args.dataset, variant=args.variant, quiet=args.quiet)
+    if args.json:
+        write_json(args.json, dataclasses.asdict(evaluation))
+    if args.json != "-":
+        for line in describe(evaluation):
+            out(line)
+    return 1 if evaluation.invalid else 0
+
+
+def describe(e: Evaluation) -> list[str]:
+    """The figures as lines of text."""
+    lines = [f"{e.n_good} good and {e.n_defective} defective photos, {e.engine}, {e.variant}"]
+    for label, value in (
+        ("image AUROC", e.image_auroc),
+        ("image average precision", e.image_ap),
+        ("image F1, largest", e.image_f1_max),
+        ("pixel AUROC", e.pixel_auroc),
+        ("AUPRO (30%)", e.aupro),
+        ("false-reject rate at the threshold", e.false_reject_rate),
+        ("detection rate at the threshold", e.detection_rate),
+    ):
+        if value is not None:
+            lines.append(f"  {label:<36}{value:.4f}")
+    if len(e.detection_rate_by_kind) > 1:
+        lines += [f"    {kind:<34}{rate:.4f}" for kind, rate in e.detection_rate_by_kind.items()]
+    lines += [f"  not scored: {reason}" for reason in e.invalid.values()]
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of fre-eval."""
+    run_command(run, parse_args(argv))

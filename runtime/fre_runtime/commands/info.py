@@ -1,0 +1,66 @@
+"""fre-info: what a model directory holds."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from fre_runtime.card import Card
+from fre_runtime.commands.common import out, run_command, write_json
+from fre_runtime.model_dir import open_model_dir
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of fre-info."""
+    parser = argparse.ArgumentParser(
+        prog="fre-info", description="Check a model directory and show what it holds."
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="directory that fre-export wrote")
+    parser.add_argument("--json", metavar="FILE", help="write the card as JSON; - for stdout")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run fre-info."""
+    card = open_model_dir(args.model).card
+    if args.json:
+        write_json(args.json, dataclasses.asdict(card))
+    if args.json != "-":
+        for line in describe(card):
+            out(line)
+    return 0
+
+
+def describe(card: Card) -> list[str]:
+    """The card in a few readable lines."""
+    graph, training = card.graph, card.training
+    layers = ", ".join(
+        f"{layer.name} ({layer.channels} x {layer.height} x {layer.width}, k={layer.components}, "
+        f"{layer.variance:.1%} of the variance)"
+        for layer in card.layers
+    )
+    lines = [
+        f"{card.name}, exported {card.created}; every file matches its sha256",
+        f"  input      {graph.input_name}: {graph.io}, {graph.height} x {graph.width} RGB",
+        f"  map        {graph.map_height} x {graph.map_width} ({graph.map_size}), "
+        f"score by {graph.score}",
+        f"  backbone   {card.backbone.name}, weights {card.backbone.weights} "
+        f"({card.backbone.weights_licence})",
+        f"  layers     {layers}",
+        f"  fitted on  {training.images} photos of {training.scenes} scenes "
+        f"(method {training.method}, groups {training.grouping}, {len(training.skipped)} skipped)",
+    ]
+    for name, variant in card.variants.items():
+        calibration = variant.calibration
+        worst = max(variant.parity.score_error.values())
+        lines.append(
+            f"  {name:<10} thresholds image {calibration.image.value:.4g}, pixel "
+            f"{calibration.pixel.value:.4g} at a false-reject rate of "
+            f"{calibration.fpr_supported:.3g}; "
+            f"engines agree to {worst:.1e} on {variant.parity.images} images"
+        )
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of fre-info."""
+    run_command(run, parse_args(argv))

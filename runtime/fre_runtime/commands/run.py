@@ -1,0 +1,122 @@
+"""fre-run: score photos or a video."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from fre_runtime.commands.common import add_model_arguments, out, run_command
+from fre_runtime.detector import Detector
+from fre_runtime.errors import OutputError
+from fre_runtime.files import VIDEO_SUFFIXES
+from fre_runtime.image import Image, encode_image
+from fre_runtime.overlay import overlay
+from fre_runtime.result import Result
+from fre_runtime.sources import Frame, expand, frames
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of fre-run."""
+    parser = argparse.ArgumentParser(
+        prog="fre-run",
+        description="Score photos or a video. Exits with 1 when an image could not be scored.",
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="image, folder, glob pattern or video file"
+    )
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write pictures with heat map")
+    parser.add_argument("--json", metavar="FILE", help="write JSON lines; - for stdout")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run fre-run."""
+    paths = expand(args.sources)
+    detector = Detector(args.model, args.engine, args.variant, args.threads)
+    counts = {"good": 0, "anomalous": 0, "invalid": 0}
+    pictures = _Pictures(args.save, paths) if args.save else None
+    with _open_lines(args.json) as lines:
+        for frame in frames(paths):
+            result = None if frame.image is None else detector(frame.image)
+            counts[result.state if result else "invalid"] += 1
+            if lines:
+                lines.write(json.dumps(record(frame, result), ensure_ascii=False) + "\n")
+            if args.json != "-":
+                out(_line(frame, result))
+            if pictures and result and frame.image is not None:
+                _save(pictures.path(frame), frame.image, result)
+    if args.json != "-":
+        out(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return 1 if counts["invalid"] else 0
+
+
+def record(frame: Frame, result: Result | None) -> dict[str, Any]:
+    """One frame's result as a JSON-ready dictionary; scores are null when invalid."""
+    head: dict[str, Any] = {"source": frame.source, "frame": frame.number}
+    if result is None or result.state == "invalid":
+        reason = frame.error or "the score is not a number"
+        empty: dict[str, Any] = {"score": None, "raw_score": None, "boxes": [], "ms": None}
+        return {**head, "state": "invalid", **empty, "error": reason}
+    return {
+        **head,
+        "state": result.state,
+        "score": result.score,
+        "raw_score": result.raw_score,
+        "boxes": [box._asdict() for box in result.boxes],
+        "ms": sum(result.timings.values()),
+    }
+
+
+def _line(frame: Frame, result: Result | None) -> str:
+    where = f"{frame.source}#{frame.number}" if frame.number else frame.source
+    if result is None:
+        return f"invalid          {frame.error}"
+    return f"{result.state:<10} {result.score:.3f} {where}"
+
+
+def _open_lines(target: str | None) -> contextlib.AbstractContextManager[IO[str] | None]:
+    if target is None:
+        return contextlib.nullcontext()
+    if target == "-":
+        return contextlib.nullcontext(sys.stdout)
+    try:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        return Path(target).open("w", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _save(path: Path, image: Image, result: Result) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(overlay(image, result), path.suffix))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+class _Pictures:
+    """Names of the saved pictures: the sources' own tree below ``folder``, none used twice."""
+
+    def __init__(self, folder: Path, sources: list[Path]) -> None:
+        self._folder = folder
+        self._base = Path(os.path.commonpath([path.absolute().parent for path in sources]))
+        self._used: set[Path] = set()
+
+    def path(self, frame: Frame) -> Path:
+        source = Path(frame.source).absolute().relative_to(self._base)
+        is_video = source.suffix.lower() in VIDEO_SUFFIXES
+        name = f"{source.stem}_{frame.number:06d}.png" if is_video else f"{source.stem}.png"
+        path = self._folder / source.with_name(name)
+        if path in self._used:  # a.jpg beside a.png
+            path = path.with_name(f"{source.name}.png")
+        self._used.add(path)
+        return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of fre-run."""
+    run_command(run, parse_args(argv))

@@ -1,0 +1,149 @@
+"""Scoring a labelled data set with an exported model."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fre_runtime.detector import Detector
+from fre_runtime.errors import DataError, ImageError
+from fre_runtime.files import LabelledImage, labelled_images
+from fre_runtime.image import read_image
+from fre_runtime.metrics import PixelMetrics, auroc, average_precision, f1_max
+from fre_runtime.progress import track
+from fre_runtime.result import Result
+
+
+@dataclass
+class Evaluation:
+    """Quality figures; rates and areas in 0..1, None where they cannot be computed."""
+
+    image_auroc: float | None
+    image_ap: float | None
+    image_f1_max: float | None
+    false_reject_rate: float | None
+    """Good photos over the calibrated threshold, as a fraction."""
+    detection_rate: float | None
+    """Defective photos over the calibrated threshold, as a fraction."""
+    pixel_auroc: float | None
+    aupro: float | None
+    n_good: int
+    n_defective: int
+    engine: str
+    variant: str
+    scores: dict[str, dict[str, Any]]
+    """By path below the data set: raw and calibrated score, label, kind of defect, state."""
+    detection_rate_by_kind: dict[str, float] = field(default_factory=dict)
+    invalid: dict[str, str] = field(default_factory=dict)
+    """Images that could not be scored, with the reason; they enter no figure."""
+
+
+def evaluate(detector: Detector, dataset: Path, *, variant: str, quiet: bool = False) -> Evaluation:
+    """Score every photo of an MVTec-layout data set.
+
+    Pixel metrics use the map lifted to each photo's own size, over good photos and those
+    defective ones that have a mask.
+
+    Raises
+    ------
+    DataError
+        When the layout is wrong, or no photo can be scored.
+    """
+    images = labelled_images(dataset)
+    pixels = PixelMetrics()
+    masks = False
+    invalid: dict[str, str] = {}
+    scores: dict[str, dict[str, Any]] = {}
+    shown = _scored(detector, images, invalid, dataset)
+    for image, result in shown if quiet else track(shown, len(images), "scoring"):
+        scores[_name(image, dataset)] = {
+            "raw": result.raw_score,
+            "score": result.score,
+            "label": image.is_defective,
+            "kind": image.kind,
+            "state": result.state,
+        }
+        if image.mask is not None or not image.is_defective:
+            masks = masks or image.mask is not None
+            _add_pixels(pixels, image, result)
+    if not scores:
+        raise DataError(f"{dataset}: none of its {len(images)} test images could be scored")
+    return _summary(detector, variant, scores, pixels if masks else None, invalid)
+
+
+def _name(image: LabelledImage, dataset: Path) -> str:
+    return image.path.relative_to(dataset).as_posix()
+
+
+def _scored(
+    detector: Detector, images: list[LabelledImage], invalid: dict[str, str], dataset: Path
+) -> Iterator[tuple[LabelledImage, Result]]:
+    for image in images:
+        try:
+            result = detector(image.path)
+        except ImageError as error:
+            invalid[_name(image, dataset)] = str(error)
+            continue
+        if result.state == "invalid":
+            invalid[_name(image, dataset)] = "the score is not a number"
+        else:
+            yield image, result
+
+
+def _add_pixels(pixels: PixelMetrics, image: LabelledImage, result: Result) -> None:
+    size = result.image_size
+    mask = np.zeros(size, bool)
+    if image.mask is not None:
+        mask = read_image(image.mask)[..., 0] > 0
+        if mask.shape != size:
+            raise DataError(
+                f"{image.mask}: is {mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x "
+                f"{size[1]} (height x width); masks must have the size of their photo"
+            )
+    # Odds instead of probabilities: the same order, but not crowded against 1.
+    calibrated = result.anomaly_map
+    with np.errstate(divide="ignore"):
+        pixels.add(calibrated / (np.float32(1) - calibrated), mask)
+
+
+def _summary(
+    detector: Detector,
+    variant: str,
+    scores: dict[str, dict[str, Any]],
+    pixels: PixelMetrics | None,
+    invalid: dict[str, str],
+) -> Evaluation:
+    raw = np.array([entry["raw"] for entry in scores.values()], np.float64)
+    label = np.array([entry["label"] for entry in scores.values()], bool)
+    rejected = np.array([entry["state"] == "anomalous" for entry in scores.values()], bool)
+    kinds = sorted({entry["kind"] for entry in scores.values() if entry["label"]})
+    by_kind = {
+        kind: float(
+            np.mean([e["state"] == "anomalous" for e in scores.values() if e["kind"] == kind])
+        )
+        for kind in kinds
+    }
+    both = bool(label.any() and (~label).any())
+    return Evaluation(
+        image_auroc=auroc(raw, label) if both else None,
+        image_ap=average_precision(raw, label) if both else None,
+        image_f1_max=f1_max(raw, label) if both else None,
+        false_reject_rate=float(rejected[~label].mean()) if (~label).any() else None,
+        detection_rate=float(rejected[label].mean()) if label.any() else None,
+        pixel_auroc=_number(pixels.auroc()) if pixels else None,
+        aupro=_number(pixels.aupro()) if pixels else None,
+        n_good=int((~label).sum()),
+        n_defective=int(label.sum()),
+        engine=detector.info.engine,
+        variant=variant,
+        scores=scores,
+        detection_rate_by_kind=by_kind,
+        invalid=invalid,
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,111 @@
+"""The one place where photos become arrays: training, export and runtime all call it.
+
+Rules, the same for every caller:
+
+* JPEG, PNG, BMP, TIFF and WebP; the pixel count is read from the header before decoding.
+* EXIF orientation is applied. Grey becomes three equal channels, alpha is ignored,
+  16-bit is divided by 256, CMYK is converted by the decoder; the result is 8-bit RGB.
+* Resizing goes straight to H x W: ``INTER_AREA`` along the axes that shrink, then
+  ``INTER_LINEAR`` along those that grow.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fre_runtime.errors import ImageError
+from fre_runtime.header import image_size
+
+Image = NDArray[np.uint8]
+"""A uint8 array of shape (H, W, 3), RGB, 0..255."""
+
+MAX_PIXELS = 64_000_000
+"""Largest image decoded by default, in pixels: a 20 KB PNG can unpack to gigabytes."""
+
+RESIZE_RULE = "area-linear"
+"""Name of the resize rule above, as the model card records it."""
+
+
+def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode one photo.
+
+    Parameters
+    ----------
+    source
+        A path, or the bytes of an encoded image.
+    max_pixels
+        Larger images are refused from their header, before anything is decoded.
+
+    Returns
+    -------
+    uint8 array of shape (H, W, 3), RGB, 0..255, upright.
+
+    Raises
+    ------
+    ImageError
+        When the file cannot be opened, is not an image, is truncated or too large.
+    """
+    if isinstance(source, bytes):
+        name, data = f"image of {len(source)} bytes", source
+    else:
+        name = str(source)
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
+    size = image_size(data)
+    if size is None:
+        what = "is empty" if not data else "is not a JPEG, PNG, BMP, TIFF or WebP image"
+        raise ImageError(f"{name}: {what}")
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: {width} x {height} = {width * height} pixels, over the limit of "
+            f"{max_pixels}; shrink it, or raise max_pixels"
+        )
+    # libpng reports a cut file on stderr by itself; looking for the end mark first keeps it quiet.
+    if data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]:
+        raise ImageError(f"{name}: is truncated or damaged")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ImageError(f"{name}: cannot be decoded ({error.err})") from error
+    if image is None:
+        raise ImageError(f"{name}: is truncated, damaged, or of a pixel type that is not supported")
+    return check_image(image, name)
+
+
+def check_image(image: NDArray[Any], name: str = "image") -> Image:
+    """Return ``image`` if it is a uint8 array of shape (H, W, 3), else raise `ImageError`."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        found = getattr(image, "dtype", type(image).__name__)
+        raise ImageError(f"{name}: pixels must be uint8 in 0..255, got {found}")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(f"{name}: must have shape (H, W, 3) in RGB order, got {image.shape}")
+    return image
+
+
+def resize(image: Image, height: int, width: int) -> Image:
+    """Stretch a uint8 (H, W, 3) image to (height, width, 3) by `RESIZE_RULE`."""
+    shrunk = min(image.shape[0], height), min(image.shape[1], width)
+    if shrunk != image.shape[:2]:
+        image = _resized(image, *shrunk, cv2.INTER_AREA)
+    if shrunk != (height, width):
+        image = _resized(image, height, width, cv2.INTER_LINEAR)
+    return image
+
+
+def _resized(image: Image, height: int, width: int, interpolation: int) -> Image:
+    resized: Any = cv2.resize(image, (width, height), interpolation=interpolation)
+    return resized  # type: ignore[no-any-return]
+
+
+def encode_image(image: Image, suffix: str) -> bytes:
+    """Encode a uint8 (H, W, 3) RGB image; ``suffix`` names the format, e.g. ``.png``."""
+    ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise ImageError(f"cannot encode an image of shape {image.shape} as {suffix}")
+    return bytes(data)

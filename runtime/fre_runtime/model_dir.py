@@ -1,0 +1,189 @@
+"""A model directory on disk: written whole or not at all, verified before anything parses it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fre_runtime.card import Card, Variant, read_card
+from fre_runtime.errors import ArtifactError, OutputError, UsageError
+
+CARD = "model.json"
+MANIFEST = "MANIFEST.json"
+GOLDEN_IMAGE = "golden/image.png"
+
+
+def golden_outputs(variant: str) -> str:
+    """Path of a variant's expected outputs, below the model directory."""
+    return f"golden/{variant}.npz"
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """A verified model directory."""
+
+    path: Path
+    card: Card
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant called ``name``, or raise `UsageError` listing those there are."""
+        try:
+            return self.card.variants[name]
+        except KeyError:
+            have = ", ".join(sorted(self.card.variants))
+            raise UsageError(f"{self.path}: has no variant {name!r}; it has: {have}") from None
+
+
+def open_model_dir(path: str | Path) -> ModelDir:
+    """Check every file of a model directory against its manifest, then read its card.
+
+    Raises
+    ------
+    ArtifactError
+        When a file is missing, added, changed or a link, or the card is not valid.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ArtifactError(f"{path}: {what}; give the directory that fre-export wrote")
+    manifest = _read_manifest(path / MANIFEST)
+    _verify(path, manifest)
+    card = read_card(path / CARD)
+    for name, variant in card.variants.items():
+        for file in [*variant.files.values(), golden_outputs(name), GOLDEN_IMAGE]:
+            if file not in manifest:
+                raise ArtifactError(f"{path}: variant {name!r} names {file}, not in {MANIFEST}")
+    return ModelDir(path, card)
+
+
+def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path.parent}: holds no {path.name}, so it is not a model directory; "
+            "give one that fre-export wrote"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: is damaged ({error!r}); export the model again") from error
+
+
+def _verify(root: Path, manifest: dict[str, tuple[int, str]]) -> None:
+    present = set()
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            raise ArtifactError(f"{path}: is a link; a model directory holds plain files only")
+        if path.is_file() and name != MANIFEST:
+            present.add(name)
+    for name in sorted(manifest.keys() | {CARD}):
+        if name not in present:
+            raise ArtifactError(f"{root / name}: is missing; copy the whole directory again")
+    if extra := sorted(present - manifest.keys()):
+        raise ArtifactError(f"{root / extra[0]}: is not in {MANIFEST}; remove it")
+    for name, (size, digest) in manifest.items():
+        if (root / name).stat().st_size != size or sha256_of(root / name) != digest:
+            raise ArtifactError(
+                f"{root / name}: was changed since it was exported (sha256 differs); "
+                "copy the directory again, or export the model again"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(root: Path) -> None:
+    """List every file below ``root`` with its size and sha256."""
+    files = {
+        path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+    (root / MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
+
+
+def check_writable(out: Path, *, overwrite: bool) -> None:
+    """Find out early that a directory cannot be written, before hours of work are spent.
+
+    Raises
+    ------
+    OutputError
+        When ``out`` exists (and is not a model directory that may be overwritten), or its
+        parent cannot be written.
+    """
+    if out.exists() and not (overwrite and (out / MANIFEST).is_file()):
+        hint = (
+            "it is no model directory, so it is left alone; choose another --out"
+            if overwrite or not (out / MANIFEST).is_file()
+            else "choose another --out, or pass --overwrite"
+        )
+        raise OutputError(f"{out}: already exists; {hint}")
+    parent = out.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{parent}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def new_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling of ``out`` that becomes ``out`` on success.
+
+    The directory appears whole (fsynced, renamed) or, on any error or Ctrl-C, not at all.
+
+    Raises
+    ------
+    OutputError
+        When the disk is full or not writable, or ``out`` exists and may not be overwritten.
+    """
+    check_writable(out, overwrite=overwrite)
+    out = out.absolute()
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # some writers make private files
+            _fsync(path)
+        _replace(temporary, out)
+        _fsync(out.parent)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(new: Path, out: Path) -> None:
+    if not out.exists():
+        new.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    out.rename(old)  # rename onto an empty directory is allowed
+    try:
+        new.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open directories
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

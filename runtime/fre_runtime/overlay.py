@@ -1,0 +1,44 @@
+"""Pictures of results: the heat map over the photo, on a scale that is the same for every image."""
+
+import cv2
+import numpy as np
+
+from fre_runtime.image import Image
+from fre_runtime.result import Result
+
+RED = (230, 40, 40)
+GREEN = (60, 200, 90)
+ORANGE = (240, 150, 20)
+
+
+def overlay(image: Image, result: Result) -> Image:
+    """Draw heat map, mask outline and score over a uint8 (H, W, 3) photo of ``result``.
+
+    The colours follow the calibrated map, never the image's own minimum and maximum: a good part
+    looks calm. Small photos are enlarged so that the score stays readable.
+    """
+    scale = max(1, round(320 / max(image.shape[:2])))
+    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    size = (canvas.shape[1], canvas.shape[0])
+    heat = cv2.resize(np.nan_to_num(result.anomaly_map), size, interpolation=cv2.INTER_LINEAR)
+    colours = cv2.cvtColor(
+        cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB
+    )
+    # Nothing is tinted below a quarter of the scale; from the threshold up half the colour shows.
+    alpha = np.clip((heat - 0.25) / 0.25, 0, 1)[..., None] * 0.5
+    canvas = (canvas * (1 - alpha) + colours * alpha).astype(np.uint8)
+    contours, _ = cv2.findContours(
+        (heat > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(canvas, contours, -1, RED, 2, cv2.LINE_AA)
+    return _labelled(canvas, result)
+
+
+def _labelled(canvas: Image, result: Result) -> Image:
+    colour = {"good": GREEN, "anomalous": RED, "invalid": ORANGE}[result.state]
+    height = 26
+    bar = np.full((height, canvas.shape[1], 3), 24, np.uint8)
+    bar[:, :6] = colour
+    text = "invalid" if result.state == "invalid" else f"{result.score:.3f} {result.state}"
+    cv2.putText(bar, text, (12, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.48, (235,) * 3, 1, cv2.LINE_AA)
+    return np.vstack([bar, canvas])

@@ -1,0 +1,81 @@
+"""Where ``fre-run`` takes images from: files, folders, glob patterns, one video file."""
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fre_runtime.errors import DataError, FreError
+from fre_runtime.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
+from fre_runtime.image import Image, check_image, read_image
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture to score, or the reason why there is none."""
+
+    source: str
+    number: int
+    """Index within the source, from 0."""
+    image: Image | None
+    error: str | None = None
+
+
+def expand(arguments: list[str]) -> list[Path]:
+    """Turn files, folders and glob patterns into the files that they mean, in order.
+
+    Folders give the images below them; files are taken whatever their suffix.
+
+    Raises
+    ------
+    DataError
+        When an argument matches nothing.
+    """
+    paths: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found = [p for p in list_files(path) if p.suffix.lower() in IMAGE_SUFFIXES]
+            if not found:
+                raise DataError(f"{path}: holds no image file")
+        elif path.exists():
+            found = [path]
+        else:
+            matches = (Path(p) for p in sorted(glob.glob(argument, recursive=True)))
+            found = [p for p in matches if p.is_file()]
+            if not found:
+                raise DataError(f"{argument}: no such file, folder or pattern")
+        paths += found
+    return paths
+
+
+def frames(paths: list[Path]) -> Iterator[Frame]:
+    """Read each path in turn, videos frame by frame; what cannot be read says why."""
+    for path in paths:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            yield from _video(path)
+            continue
+        try:
+            yield Frame(str(path), 0, read_image(path))
+        except FreError as error:
+            yield Frame(str(path), 0, None, str(error))
+
+
+def _video(path: Path) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(str(path))
+    number = 0
+    try:
+        while True:
+            ok, bgr = capture.read()
+            if not ok:
+                break
+            rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+            yield Frame(str(path), number, check_image(rgb, str(path)))
+            number += 1
+    finally:
+        capture.release()
+    if number == 0:
+        yield Frame(str(path), 0, None, f"{path}: no frame can be decoded from this video")

@@ -1,0 +1,65 @@
+"""How many threads an engine may use here."""
+
+import math
+import os
+from pathlib import Path
+
+
+def default_threads() -> int:
+    """min(CPU affinity, ceil(cgroup CPU quota), physical cores), at least 1.
+
+    Engines look at the number of cores only, and so oversubscribe a container with a CPU quota.
+    """
+    limits = [len(available_cpus()), physical_cores()]
+    quota = cpu_quota()
+    if quota is not None:
+        limits.append(math.ceil(quota))
+    return max(1, min(limits))
+
+
+def available_cpus() -> set[int]:
+    """Numbers of the CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def cpu_quota() -> float | None:
+    """CPUs that the control group (v2, else v1) may use, or None where nothing limits it."""
+    for base in _cgroup_folders():
+        try:
+            quota, period = (base / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            return int(quota) / int(period)
+    v1 = Path("/sys/fs/cgroup/cpu")
+    try:
+        quota_us = int((v1 / "cpu.cfs_quota_us").read_text())
+        period_us = int((v1 / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota_us / period_us if quota_us > 0 else None
+
+
+def _cgroup_folders() -> list[Path]:
+    root = Path("/sys/fs/cgroup")
+    try:
+        own = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return [root]
+    paths = [line.split(":", 2)[2] for line in own if line.startswith("0::")]
+    return [root / path.lstrip("/") for path in paths] + [root]
+
+
+def physical_cores() -> int:
+    """Cores that do not share execution units, from sysfs; all CPUs where it does not tell."""
+    cores = set()
+    for cpu in available_cpus():
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            siblings = (topology / "thread_siblings_list").read_text().strip()
+        except OSError:
+            siblings = str(cpu)
+        cores.add(siblings)
+    return len(cores)
