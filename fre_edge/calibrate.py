@@ -1,0 +1,91 @@
+"""Thresholds from held-out good images alone, at a target false-reject rate."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from fre_runtime.calibration import Calibration, Histogram, Threshold
+
+from fre_edge.grouping import Groups
+from fre_edge.subspace import Floats
+
+MIN_SPREAD = 0.6
+"""Smallest spread of a calibrated scale.
+
+float32 cannot hold sigmoid(x) apart from 1 far above x = 16: with the robust spread of very
+uniform parts (0.1 and less) all clearly bad ones would tie at 1.0. At 0.6 the raw score can be
+recovered to 1e-4 up to 100 times the threshold.
+"""
+
+BINS = 40
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """A finite-sample quantile, and the rate that it can promise."""
+
+    value: float
+    fpr: float
+
+
+def conformal_quantile(values: Floats, groups: Groups, fpr: float) -> Quantile:
+    """The threshold that a new good scene exceeds with a probability of at most ``fpr``.
+
+    Split-conformal quantile (Vovk et al. 2005; for groups Dunn, Wasserman, Ramdas 2022): each of
+    the G groups has the weight 1/G, shared by its images, and the level is
+    ceil((G + 1)(1 - fpr)) / G. Where that exceeds 1, G supports no better rate than 1 / (G + 1),
+    and the largest value is returned.
+    """
+    count = len(np.unique(groups))
+    rank = ceil((count + 1) * (1.0 - fpr) - 1e-9)
+    if rank > count:
+        return Quantile(float(values.max()), 1.0 / (count + 1))
+    sizes = np.bincount(groups)[groups]
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(1.0 / sizes[order])
+    index = int(np.searchsorted(cumulative, rank - 1e-9))
+    return Quantile(float(values[order[min(index, len(order) - 1)]]), fpr)
+
+
+def calibrate(
+    scores: Floats, maxima: Floats, groups: Groups, fpr: float, folds: int
+) -> Calibration:
+    """Calibrate the image score and the map.
+
+    Parameters
+    ----------
+    scores
+        Held-out scores S of good images, (N,).
+    maxima
+        Largest held-out M(i, j) of each image, (N,).
+    groups
+        Group of each image, (N,).
+    fpr
+        Target false-reject rate, in (0, 1).
+    folds
+        Parts that took turns in being held out.
+    """
+    image = conformal_quantile(scores, groups, fpr)
+    pixel = conformal_quantile(maxima, groups, fpr)
+    return Calibration(
+        fpr=fpr,
+        fpr_supported=image.fpr,
+        folds=folds,
+        image=Threshold(image.value, spread(scores)),
+        pixel=Threshold(pixel.value, spread(maxima)),
+        held_out=_histogram(scores),
+    )
+
+
+def spread(values: Floats) -> float:
+    """Robust spread of log(values): 1.4826 times the median absolute deviation, with a floor."""
+    logs = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    robust = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
+    return max(robust, MIN_SPREAD)
+
+
+def _histogram(scores: Floats) -> Histogram:
+    logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+    low, high = float(logs.min()), float(logs.max())
+    counts = np.histogram(logs, BINS, (low, high if high > low else low + 1e-6))[0]
+    return Histogram(float(np.exp(low)), float(np.exp(high)), [int(c) for c in counts])

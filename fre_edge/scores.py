@@ -1,0 +1,24 @@
+"""How an anomaly map becomes the image score."""
+
+from fre_runtime.errors import UsageError
+from torch import Tensor
+
+SCORES = ("p3", "p2", "sum", "max")
+
+
+def image_score(maps: Tensor, score: str) -> Tensor:
+    """Pool maps M of shape (N, 1, h, w) to scores S of shape (N,); monotone in each M(i, j).
+
+    ``sum`` is the paper's S = sum_ij M(i,j); ``p2`` and ``p3`` are the power means
+    S = (mean_ij M(i,j)^p)^(1/p), which weigh a small strong defect more; ``max`` is the largest
+    M(i,j).
+    """
+    if score == "sum":
+        return maps.sum((1, 2, 3))
+    if score == "p2":
+        return maps.square().mean((1, 2, 3)).sqrt()
+    if score == "p3":
+        return (maps * maps.square()).mean((1, 2, 3)).pow(1 / 3)
+    if score == "max":
+        return maps.amax((1, 2, 3))
+    raise UsageError(f"score {score!r} does not exist; choose {', '.join(SCORES)}")
