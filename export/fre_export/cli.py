@@ -1,0 +1,166 @@
+"""fre-export: from a folder of good photos to one verified model directory."""
+
+import argparse
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from fre_runtime.commands.common import out, positive_int, run_command, write_json
+from fre_runtime.model_dir import ModelDir
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line of fre-export."""
+    parser = argparse.ArgumentParser(
+        prog="fre-export",
+        description="Learn what good parts look like, fold the model into one ONNX graph and its "
+        "OpenVINO IR, prove that PyTorch and both engines agree, write the model directory.",
+    )
+    parser.add_argument(
+        "images",
+        type=Path,
+        metavar="IMAGES",
+        help="folder of photos of good parts, or an MVTec-layout category (train/good is used)",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="model directory to write"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a model directory")
+    model = parser.add_argument_group("model")
+    model.add_argument("--backbone", default="efficientnet_lite0", help="default: %(default)s")
+    model.add_argument(
+        "--layers", type=_names, default=(), metavar="L[,L]", help="graph nodes to tap"
+    )
+    model.add_argument(
+        "--weights",
+        default="auto",
+        metavar="auto|FILE|random",
+        help="auto: embedded or torchvision's; FILE: a state dict; random: for speed work only",
+    )
+    model.add_argument(
+        "--size", type=_size, metavar="N|HxW", help="model input in pixels (default 256)"
+    )
+    model.add_argument("--pool", type=positive_int, metavar="N", help="average-pooling window")
+    rank = model.add_mutually_exclusive_group()
+    rank.add_argument(
+        "--variance",
+        type=float,
+        default=0.92,
+        metavar="F",
+        help="variance kept, default %(default)s",
+    )
+    rank.add_argument("--components", type=positive_int, metavar="K", help="components kept")
+    model.add_argument(
+        "--score", default="p3", metavar="p3|p2|sum|max", help="default: %(default)s"
+    )
+    model.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    thresholds = parser.add_argument_group("thresholds")
+    thresholds.add_argument(
+        "--groups",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="keep near-copies in one fold: found by similarity, not at all, or by a CSV file "
+        "with the columns file,group",
+    )
+    thresholds.add_argument(
+        "--fpr",
+        type=float,
+        default=0.01,
+        metavar="F",
+        help="false-reject rate, default %(default)s",
+    )
+    graph = parser.add_argument_group("graph")
+    graph.add_argument("--io", default="uint8", metavar="uint8|float", help="default: %(default)s")
+    graph.add_argument(
+        "--map-size", metavar="native|input", help="default: native for uint8, input for float"
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse files that cannot be used")
+    parser.add_argument("--json", metavar="FILE", help="write the card as JSON; - for stdout")
+    parser.add_argument("--quiet", action="store_true", help="only warnings and the summary")
+    return parser.parse_args(argv)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"expected N or HEIGHTxWIDTH, got {text}")
+    return sides[0], sides[-1]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run fre-export."""
+    start = time.monotonic()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for name in ("fre_edge", "fre_export"):
+        logging.getLogger(name).setLevel(logging.WARNING if args.quiet else logging.INFO)
+    # Imported here so that --help and misuse answer at once.
+    from fre_edge.fitting import FitOptions
+    from fre_export.fold import ExportOptions, export
+
+    fit_options = FitOptions(
+        backbone=args.backbone,
+        layers=args.layers,
+        weights=args.weights,
+        size=args.size,
+        pool=args.pool,
+        variance=args.variance,
+        components=args.components,
+        score=args.score,
+        groups=args.groups,
+        fpr=args.fpr,
+        seed=args.seed,
+        strict=args.strict,
+    )
+    options = ExportOptions(args.io, args.map_size, args.overwrite)
+    model = export(args.images, args.out, fit_options, options)
+    if args.json:
+        write_json(args.json, asdict(model.card))
+    if args.json != "-":
+        for line in _summary(model, time.monotonic() - start):
+            out(line)
+    return 0
+
+
+def _summary(model: ModelDir, seconds: float) -> list[str]:
+    card = model.card
+    variant = card.variants["fp32"]
+    calibration, parity = variant.calibration, variant.parity
+    sizes = {
+        file: (model.path / file).stat().st_size / 2**20
+        for file in ("model.onnx", "openvino/model.bin")
+    }
+    skipped = len(card.training.skipped)
+    return [
+        f"{model.path}: written and verified in {seconds:.1f} s",
+        f"  fitted      {card.training.images} photos of {card.training.scenes} scenes"
+        + (f", {skipped} files left out" if skipped else ""),
+        "  subspace    "
+        + ", ".join(
+            f"{layer.name}: k={layer.components} of D={layer.channels * layer.height * layer.width}"
+            f" ({layer.variance:.1%} of the variance)"
+            for layer in card.layers
+        ),
+        f"  thresholds  image {calibration.image.value:.4g}, pixel {calibration.pixel.value:.4g} "
+        f"for a false-reject rate of {calibration.fpr_supported:.3g}",
+        f"  parity      {parity.images} {parity.source}: "
+        + ", ".join(f"{engine} {error:.1e}" for engine, error in parity.score_error.items())
+        + ", every label the same",
+        "  sizes       " + ", ".join(f"{file} {size:.1f} MiB" for file, size in sizes.items()),
+        "next:",
+        f"  fre-run {model.path} PHOTO_OR_FOLDER --save pictures",
+        f"  fre-bench {model.path}",
+        f"  fre-info {model.path}",
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of fre-export."""
+    run_command(run, parse_args(argv))

@@ -1,0 +1,39 @@
+"""What the graph files say of themselves, for our runtime and for other people's clients."""
+
+import json
+
+from fre_runtime.calibration import Calibration
+from fre_runtime.card import Graph
+
+
+def graph_metadata(graph: Graph, calibration: Calibration) -> dict[str, str]:
+    """Key-value pairs for ONNX metadata_props and for the IR's ``rt_info/model_info``.
+
+    The thresholds stand there in full, so that a graph found without its card still tells them,
+    and the runtime can check the card against the graph. The other keys are those of Intel's
+    Model API; scores and maps are calibrated in the graph, so its thresholds are the neutral ones.
+    """
+    keys = {
+        "fre_image_threshold": repr(calibration.image.value),
+        "fre_image_spread": repr(calibration.image.spread),
+        "fre_pixel_threshold": repr(calibration.pixel.value),
+        "fre_pixel_spread": repr(calibration.pixel.spread),
+        "fre_score": graph.score,
+        "fre_resize": graph.resize,
+        "fre_colour": graph.colour,
+        "model_type": "AnomalyDetection",
+        "task": "segmentation",
+        "image_threshold": "0.5",
+        "pixel_threshold": "0.5",
+        "normalization_scale": "1.0",
+        "orig_height": str(graph.height),
+        "orig_width": str(graph.width),
+        "image_shape": json.dumps([graph.height, graph.width]),
+        "resize_type": "standard",
+        "reverse_input_channels": "True",
+        "labels": "Good Anomalous",
+    }
+    if graph.io == "float":  # the graph takes 0..1, the Model API would feed 0..255
+        keys["scale_values"] = "255 255 255"
+        keys["mean_values"] = "0 0 0"
+    return keys

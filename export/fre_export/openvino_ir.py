@@ -1,0 +1,20 @@
+"""From the ONNX file to OpenVINO's own format."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import openvino
+
+
+def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
+    """Convert to IR with float32 weights; ``metadata`` goes to rt_info under ``model_info``.
+
+    The reader drops ONNX metadata, so it is written again. ``read_model`` and ``serialize``
+    instead of ``convert_model`` and ``save_model``: these transpose W beforehand and so store it
+    twice.
+    """
+    model = openvino.Core().read_model(onnx_path)
+    for key, value in metadata.items():
+        model.set_rt_info(value, ["model_info", key])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    openvino.serialize(model, path)

@@ -1,0 +1,132 @@
+"""The proof: PyTorch, ONNX Runtime and OpenVINO say the same of the same real photos."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fre_runtime.calibration import Threshold
+from fre_runtime.card import Graph, Parity
+from fre_runtime.engines import Engine, Outputs
+from fre_runtime.errors import FreError
+from fre_runtime.image import Image
+from fre_runtime.preprocess import prepare
+from fre_runtime.progress import track
+from numpy.typing import NDArray
+
+from fre_edge.fre import FRE
+
+SCORE_TOLERANCE = 1e-3
+"""Largest relative difference of the raw score."""
+MAP_TOLERANCE = 1e-3
+"""Largest difference of the raw map, relative to its largest value."""
+
+
+class ParityError(FreError, RuntimeError):
+    """An engine disagrees with PyTorch; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photo to compare on."""
+
+    name: str
+    image: Image
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The scales to undo before comparing."""
+
+    image: Threshold
+    pixel: Threshold
+
+
+def reference(module: FRE, graph: Graph, samples: Sequence[Sample]) -> list[Outputs]:
+    """Run the PyTorch module on each sample."""
+    outputs = []
+    with torch.inference_mode():
+        for sample in track(samples, len(samples), "parity, PyTorch"):
+            got = module(torch.from_numpy(prepare(sample.image, graph)))
+            outputs.append(Outputs(*(tensor.numpy() for tensor in got)))
+    return outputs
+
+
+def prove(
+    expected: Sequence[Outputs],
+    engines: Mapping[str, Engine],
+    graph: Graph,
+    thresholds: Thresholds,
+    samples: Sequence[Sample],
+    source: str,
+) -> Parity:
+    """Compare each engine with the reference on every sample.
+
+    Raises
+    ------
+    ParityError
+        Naming the engine and the worst image, when a raw score or map differs by more than the
+        tolerance, or a label differs.
+    """
+    score_error: dict[str, float] = {}
+    map_error: dict[str, float] = {}
+    for name, engine in engines.items():
+        differences = [
+            _difference(engine.run(prepare(sample.image, graph)), outputs, thresholds)
+            for sample, outputs in zip(samples, expected, strict=True)
+        ]
+        worst = max(range(len(samples)), key=lambda i: differences[i].severity)
+        if not differences[worst].severity <= 1:
+            raise ParityError(
+                f"{name} disagrees with PyTorch, worst on {samples[worst].name}: "
+                f"{differences[worst]}; nothing was written"
+            )
+        score_error[name] = max(difference.score for difference in differences)
+        map_error[name] = max(difference.map for difference in differences)
+    return Parity(
+        images=len(samples),
+        source=source,
+        score_error=score_error,
+        map_error=map_error,
+        labels_equal=True,
+        score_tolerance=SCORE_TOLERANCE,
+        map_tolerance=MAP_TOLERANCE,
+    )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one engine's outputs for one image lie from PyTorch's."""
+
+    score: float
+    """Relative, of the raw score."""
+    map: float
+    """Of the raw map, relative to its largest value."""
+    same_label: bool
+
+    @property
+    def severity(self) -> float:
+        """At most 1 where everything is within tolerance; infinite where it cannot be said."""
+        if not self.same_label or not np.isfinite([self.score, self.map]).all():
+            return float("inf")
+        return max(self.score / SCORE_TOLERANCE, self.map / MAP_TOLERANCE)
+
+    def __str__(self) -> str:
+        return (
+            f"raw score off by {self.score:.2e} (limit {SCORE_TOLERANCE:g}), map by "
+            f"{self.map:.2e} (limit {MAP_TOLERANCE:g}), "
+            f"label {'the same' if self.same_label else 'different'}"
+        )
+
+
+def _difference(got: Outputs, expected: Outputs, thresholds: Thresholds) -> Difference:
+    def relative(threshold: Threshold, a: NDArray[Any], b: NDArray[Any]) -> float:
+        ours, theirs = threshold.raw(a), threshold.raw(b)
+        return float(np.abs(ours - theirs).max() / max(theirs.max(), np.finfo(np.float32).tiny))
+
+    return Difference(
+        score=relative(thresholds.image, got.pred_score, expected.pred_score),
+        map=relative(thresholds.pixel, got.anomaly_map, expected.anomaly_map),
+        same_label=np.array_equal(got.pred_label, expected.pred_label),
+    )

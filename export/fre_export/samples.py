@@ -1,0 +1,56 @@
+"""Which photos the parity proof runs on: real ones that the fit has not seen."""
+
+from pathlib import Path
+
+import numpy as np
+from fre_runtime.errors import DataError, ImageError
+from fre_runtime.files import labelled_images
+from fre_runtime.image import read_image
+
+from fre_edge.fitting import Fit
+from fre_export.parity import Sample
+
+COUNT = 32
+
+
+def parity_samples(images: Path | None, fit: Fit) -> tuple[list[Sample], str]:
+    """Return up to `COUNT` photos, evenly spread, and a description of them.
+
+    From the category's test folder where there is one. Otherwise training photos turned by 180
+    degrees: real, yet new to the model, on both sides of the threshold. Neither influences the
+    model in any way.
+    """
+    if images is not None:
+        try:
+            paths = [image.path for image in labelled_images(images)]
+        except DataError:
+            paths = []
+        samples = _read(_spread(paths))
+        if samples:
+            return samples, "photos of the test folder"
+    turned = [
+        Sample(f"{sample.name} (turned)", np.ascontiguousarray(sample.image[::-1, ::-1]))
+        for sample in _read(_spread(fit.photos))
+    ]
+    return turned, "training photos turned by 180 degrees"
+
+
+def golden_photo(fit: Fit) -> Path:
+    """The training photo with the median held-out score: typical, and far from the threshold."""
+    order = np.argsort(fit.held_out_scores, kind="stable")
+    return fit.photos[int(order[len(order) // 2])]
+
+
+def _spread(paths: list[Path]) -> list[Path]:
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(COUNT, len(paths))).astype(int))
+    return [paths[i] for i in chosen]
+
+
+def _read(paths: list[Path]) -> list[Sample]:
+    samples = []
+    for path in paths:
+        try:
+            samples.append(Sample(str(path), read_image(path)))
+        except ImageError:  # a broken test photo proves nothing either way
+            continue
+    return samples
