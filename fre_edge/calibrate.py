@@ -9,12 +9,12 @@ from fre_runtime.calibration import Calibration, Histogram, Threshold
 from fre_edge.grouping import Groups
 from fre_edge.subspace import Floats
 
-MIN_SPREAD = 0.6
-"""Smallest spread of a calibrated scale.
+MIN_SPREAD = 1.0
+"""Smallest spread of a calibrated scale; at 1 the calibrated score is simply S / (S + tau).
 
-float32 cannot hold sigmoid(x) apart from 1 far above x = 16: with the robust spread of very
-uniform parts (0.1 and less) all clearly bad ones would tie at 1.0. At 0.6 the raw score can be
-recovered to 1e-4 up to 100 times the threshold.
+float32 cannot tell sigmoid(x) from 1 far above x = 16: with the robust spread of uniform parts
+(0.3 and less) all clearly bad ones would tie at 1.0. At 1 the raw score can be recovered to 1e-4
+up to 1000 times the threshold.
 """
 
 BINS = 40

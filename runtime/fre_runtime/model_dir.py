@@ -106,7 +106,7 @@ def write_manifest(root: Path) -> None:
     files = {
         path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(root.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != root / MANIFEST
     }
     (root / MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
 

@@ -24,8 +24,8 @@ def overlay(image: Image, result: Result) -> Image:
     colours = cv2.cvtColor(
         cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB
     )
-    # Nothing is tinted below a quarter of the scale; from the threshold up half the colour shows.
-    alpha = np.clip((heat - 0.25) / 0.25, 0, 1)[..., None] * 0.5
+    # Nothing is tinted below a third of the scale; from the threshold up half the colour shows.
+    alpha = np.clip((heat - 1 / 3) * 6, 0, 1)[..., None] * 0.5
     canvas = (canvas * (1 - alpha) + colours * alpha).astype(np.uint8)
     contours, _ = cv2.findContours(
         (heat > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE

@@ -4,6 +4,9 @@ import math
 import os
 from pathlib import Path
 
+V1_FOLDER = Path("/sys/fs/cgroup/cpu")
+"""Where version 1 of control groups keeps the CPU quota."""
+
 
 def default_threads() -> int:
     """min(CPU affinity, ceil(cgroup CPU quota), physical cores), at least 1.
@@ -33,10 +36,9 @@ def cpu_quota() -> float | None:
             continue
         if quota != "max":
             return int(quota) / int(period)
-    v1 = Path("/sys/fs/cgroup/cpu")
     try:
-        quota_us = int((v1 / "cpu.cfs_quota_us").read_text())
-        period_us = int((v1 / "cpu.cfs_period_us").read_text())
+        quota_us = int((V1_FOLDER / "cpu.cfs_quota_us").read_text())
+        period_us = int((V1_FOLDER / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return None
     return quota_us / period_us if quota_us > 0 else None

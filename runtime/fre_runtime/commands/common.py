@@ -15,7 +15,7 @@ from fre_runtime.errors import FreError, OutputError, UsageError
 
 
 def run_command(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> NoReturn:
-    """Run a command and exit: 0 done, 1 failed, 2 misused, 130 stopped by Ctrl-C."""
+    """Run a command and exit: 0 done, 1 failed, 2 misused; see `launch` for Ctrl-C."""
     _silence_decoders()
     try:
         code = run(args)
@@ -24,9 +24,6 @@ def run_command(run: Callable[[argparse.Namespace], int], args: argparse.Namespa
         code = _say(error, 2)
     except FreError as error:
         code = _say(error, 1)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        code = 130
     except BrokenPipeError:  # the reader of our output has gone: `fre-run ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

@@ -1,0 +1,103 @@
+"""What the runtime weighs on a fresh machine, and how fast it starts.
+
+    python benchmarks/footprint.py MODEL PHOTO [--json FILE]
+
+For each engine: a new virtual environment, `pip install .[ENGINE]`, its size on disk without pip
+and setuptools, the proof that no torch came along, the time to import, and the time from starting
+the process to the first score.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+from fre_runtime.engines import ENGINES
+from fre_runtime.environment import environment
+
+ROOT = Path(__file__).parent.parent
+RUNS = 7
+IMPORT = """
+import time
+t = time.perf_counter()
+import fre_runtime.detector
+print(time.perf_counter() - t)
+"""
+FIRST = """
+import sys, time
+t = time.perf_counter()
+from fre_runtime import Detector
+from fre_runtime.environment import resident_mib
+detector = Detector(sys.argv[1], sys.argv[2])
+detector(sys.argv[3])
+seconds = time.perf_counter() - t
+for _ in range(20):
+    detector(sys.argv[3])
+print(seconds, resident_mib())
+"""
+
+
+def size_mb(folder: Path) -> float:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files) / 1e6
+
+
+def measure(engine: str, model: Path, photo: Path) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = Path(folder) / "bin" / "python"
+        before = size_mb(Path(folder))
+        pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
+        start = time.perf_counter()
+        subprocess.run([*pip, "-c", ROOT / "constraints.txt", f"{ROOT}[{engine}]"], check=True)
+        install = time.perf_counter() - start
+        installed = subprocess.run(
+            [python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True
+        )
+        packages = {p["name"]: p["version"] for p in json.loads(installed.stdout)}
+        assert not {"torch", "onnx", "timm"} & packages.keys()
+        size = size_mb(Path(folder)) - before
+
+        def run(code: str, *arguments: str | Path) -> list[float]:
+            done = subprocess.run(
+                [python, "-c", code, *arguments], capture_output=True, check=True, cwd=folder
+            )
+            return [float(x) for x in done.stdout.split()]
+
+        run(FIRST, model, engine, photo)  # byte-compiles and warms the file cache
+        imports = [run(IMPORT)[0] for _ in range(RUNS)]
+        firsts = [run(FIRST, model, engine, photo) for _ in range(RUNS)]
+    return {
+        "engine": engine,
+        "install_mb": round(size),
+        "install_s": install,
+        "packages": packages,
+        "import_ms": statistics.median(imports) * 1e3,
+        "first_result_ms": statistics.median(f[0] for f in firsts) * 1e3,
+        "rss_mib": statistics.median(f[1] for f in firsts),
+        "runs": RUNS,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/footprint.json")
+    args = parser.parse_args()
+    model, photo = args.model.resolve(), args.photo.resolve()
+    rows = [measure(engine, model, photo) for engine in ENGINES]
+    args.json.write_text(
+        json.dumps({"environment": environment(), "results": rows}, indent=1) + "\n"
+    )
+    for row in rows:
+        print({key: value for key, value in row.items() if key != "packages"})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Shared fixtures: synthetic photos with a fixed seed, and tiny models made from them once."""
+
+import dataclasses
+import importlib.util
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fre_export import ExportOptions, export
+from fre_runtime.image import encode_image
+from fre_runtime.model_dir import ModelDir
+
+from fre_edge import Fit, FitOptions, fit
+
+TINY = FitOptions(
+    backbone="resnet18",
+    layers=("layer1", "layer2"),
+    weights="random",
+    size=(64, 64),
+    pool=2,
+    groups="none",
+    fpr=0.05,
+)
+
+
+def good_photo(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
+    """A synthetic good part: a smooth disc with a little grain, uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    centre = height / 2 + rng.normal(0, 1), width / 2 + rng.normal(0, 1)
+    disc = np.hypot(y - centre[0], x - centre[1]) < height / 3 + rng.normal(0, 1)
+    grain = cv2.GaussianBlur(rng.normal(0, 30, (height, width)), (0, 0), 2)
+    grey = 80 + 90 * disc + rng.normal(0, 4) + grain
+    return np.clip(grey[..., None] * [1.0, 0.9, 0.8], 0, 255).astype(np.uint8)
+
+
+def bad_photo(seed: int) -> np.ndarray:
+    """The same part with a bright scratch."""
+    photo = good_photo(seed)
+    cv2.line(photo, (30, 30), (60, 44), (250, 250, 250), 3)
+    return photo
+
+
+def write_photos(folder: Path, count: int, first_seed: int = 0) -> Path:
+    """Write ``count`` distinct good photos into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        data = encode_image(good_photo(first_seed + i), ".png")
+        (folder / f"photo_{i:03d}.png").write_bytes(data)
+    return folder
+
+
+def lay_out_category(root: Path, good: int = 24, test: int = 8) -> Path:
+    """Write an MVTec-layout category with masks of the scratches."""
+    write_photos(root / "train" / "good", good)
+    write_photos(root / "test" / "good", test, first_seed=1000)
+    for folder in (root / "test" / "scratch", root / "ground_truth" / "scratch"):
+        folder.mkdir(parents=True)
+    for i in range(test):
+        photo, clean = bad_photo(2000 + i), good_photo(2000 + i)
+        mask = np.abs(photo.astype(int) - clean).max(2, keepdims=True) > 0
+        mask = (np.repeat(mask, 3, 2) * 255).astype(np.uint8)
+        name = f"{i:03d}"
+        (root / f"test/scratch/{name}.png").write_bytes(encode_image(photo, ".png"))
+        (root / f"ground_truth/scratch/{name}_mask.png").write_bytes(encode_image(mask, ".png"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def make_photo():
+    """``make_photo(seed, height, width)`` gives a good photo."""
+    return good_photo
+
+
+@pytest.fixture(scope="session")
+def make_folder():
+    """``make_folder(folder, count)`` writes good photos."""
+    return write_photos
+
+
+@pytest.fixture(scope="session")
+def category(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lay_out_category(tmp_path_factory.mktemp("category"))
+
+
+@pytest.fixture(scope="session")
+def tiny_fit(category: Path) -> Fit:
+    return fit(category, TINY)
+
+
+@pytest.fixture(scope="session")
+def uint8_model(tiny_fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
+    return export(tiny_fit, tmp_path_factory.mktemp("models") / "uint8")
+
+
+@pytest.fixture(scope="session")
+def float_model(tiny_fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
+    options = ExportOptions(io="float")
+    return export(tiny_fit, tmp_path_factory.mktemp("models") / "float", options=options)
+
+
+@pytest.fixture(scope="session")
+def max_fit(category: Path) -> Fit:
+    """One layer, ``max`` score."""
+    return fit(category, dataclasses.replace(TINY, layers=("layer1",), score="max"))
+
+
+@pytest.fixture(scope="session")
+def max_model(max_fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
+    """uint8 with the map lifted in the graph."""
+    out = tmp_path_factory.mktemp("models") / "max"
+    return export(max_fit, out, options=ExportOptions(map_size="input"))
+
+
+@pytest.fixture
+def writable_model(uint8_model: ModelDir, tmp_path: Path) -> Path:
+    """A copy of the tiny model that a test may damage."""
+    return Path(shutil.copytree(uint8_model.path, tmp_path / "model"))
+
+
+@pytest.fixture(scope="session")
+def solar_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real photos of solar cells in MVTec layout, laid out as the demo does."""
+    script = Path(__file__).parent.parent / "benchmarks" / "elpv.py"
+    spec = importlib.util.spec_from_file_location("elpv", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = tmp_path_factory.mktemp("solar_cells")
+    module.lay_out(root)
+    return root

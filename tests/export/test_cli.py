@@ -1,0 +1,84 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fre_export.cli import main, parse_args
+
+TINY = ["--backbone", "resnet18", "--layers", "layer1", "--weights", "random", "--size", "32"]
+
+
+def run(*argv):
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in argv])
+    return stop.value.code
+
+
+def test_parses_every_option():
+    line = "photos --out=m --layers=a,b --size=128x256 --components=7 --io=float --groups=none"
+    args = parse_args(line.split(" "))
+    assert args.layers == ("a", "b")
+    assert args.size == (128, 256)
+    assert (args.components, args.io, args.groups) == (7, "float", "none")
+
+
+def test_writes_a_model_and_says_what_to_do_next(category, tmp_path, capsys, caplog):
+    out = tmp_path / "model"
+    assert run(category, "--out", out, *TINY, "--fpr", "0.2", "--json", tmp_path / "c.json") == 0
+    printed = capsys.readouterr()
+    for word in ("24 photos", "parity", "thresholds", f"fre-run {out}"):
+        assert word in printed.out
+    assert "random weights" in caplog.text
+    card = json.loads((tmp_path / "c.json").read_text())
+    assert card == json.loads((out / "model.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["missing", "--out", "m"], 1, "missing: does not exist; give a folder of images"),
+        ([".", "--out", "m", *TINY], 1, "holds no file; put at least 2 photos"),
+        (["PHOTOS", "--out", "m", "--backbone", "resnet19"], 2, "did you mean resnet18"),
+        ([".", "--out", "m", "--fpr", "7"], 2, "fpr must lie between 0 and 1, got 7.0"),
+        ([".", "--out", "m", "--score", "mean"], 2, "choose p3, p2, sum, max"),
+        (["PHOTOS", "--out", "m", "--weights", "w.pth"], 1, "w.pth: no such weights file"),
+        ([".", "--out", "."], 1, "already exists; it is no model directory"),
+    ],
+)
+def test_fails_with_one_clear_line(argv, code, message, tmp_path, monkeypatch, capsys, category):
+    monkeypatch.chdir(tmp_path)
+    assert run(*(category if arg == "PHOTOS" else arg for arg in argv)) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = [line for line in printed.err.splitlines() if not line.startswith("random weights")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_test_folder_is_no_place_to_learn_from(tmp_path, make_folder, capsys):
+    make_folder(tmp_path / "train" / "good", 0)
+    assert run(tmp_path, "--out", tmp_path / "m", *TINY) == 1
+    assert str(Path("train") / "good") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [0.3, 4.0, 7.0])
+def test_ctrl_c_leaves_nothing_behind(category, tmp_path, seconds):
+    command = [sys.executable, "-c", "from fre_export.launch import export; export()", category]
+    process = subprocess.Popen(
+        [*command, "--out", tmp_path / "model", *TINY],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    if process.returncode != 0:  # else it had finished before the signal
+        assert process.returncode in (130, -signal.SIGINT)
+        assert "Traceback" not in err
+        assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+from fre_runtime.card import OUTPUTS
+
+MODELS = ["uint8_model", "float_model", "max_model"]
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def graph(model):
+    return onnx.load(model.path / "model.onnx", load_external_data=False)
+
+
+def shape_of(value):
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+def test_is_clean_self_contained_onnx(graph):
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True)
+    assert not [t.name for t in graph.graph.initializer if t.external_data]
+    assert max(o.version for o in graph.opset_import) >= 17
+
+
+def test_inputs_and_outputs_are_the_contract(graph, model):
+    card = model.card.graph
+    (image,) = graph.graph.input
+    assert image.name == card.input_name
+    assert shape_of(image) == ["batch", *card.input_shape]
+    assert tuple(o.name for o in graph.graph.output) == OUTPUTS
+    grid = ["batch", 1, card.map_height, card.map_width]
+    assert [shape_of(o) for o in graph.graph.output] == [["batch"], ["batch"], grid, grid]
+    kinds = [o.type.tensor_type.elem_type for o in graph.graph.output]
+    number, truth = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL
+    assert kinds == [number, truth, number, truth]
+
+
+def test_the_projection_is_stored_once(graph, model):
+    for layer in model.card.layers:
+        wide = layer.channels * layer.height * layer.width
+        copies = [t for t in graph.graph.initializer if sorted(t.dims) == [layer.components, wide]]
+        assert len(copies) == 1
+
+
+def test_nothing_of_this_machine_is_in_the_file(graph):
+    text = str(graph.metadata_props) + "".join(
+        str(node.metadata_props) + node.doc_string for node in graph.graph.node
+    )
+    assert ".py" not in text
+    assert "/" not in text
+
+
+def test_metadata_tells_the_thresholds_in_both_formats(model):
+    calibration = model.variant("fp32").calibration
+    session = onnxruntime.InferenceSession(model.path / "model.onnx")
+    props = session.get_modelmeta().custom_metadata_map
+    assert float(props["fre_image_threshold"]) == calibration.image.value
+    ir = openvino.Core().read_model(model.path / "openvino/model.xml")
+    for key, value in props.items():
+        assert ir.get_rt_info(["model_info", key]).astype(str) == value
+    assert props["model_type"] == "AnomalyDetection"
+    assert ("scale_values" in props) == (model.card.graph.io == "float")
+
+
+def test_the_ir_has_the_same_names_and_shapes(model):
+    ir = openvino.Core().read_model(model.path / "openvino/model.xml")
+    assert [o.get_any_name() for o in ir.outputs] == list(OUTPUTS)
+    batch, *rest = ir.input(0).get_partial_shape()
+    assert batch.is_dynamic
+    assert tuple(d.get_length() for d in rest) == model.card.graph.input_shape
+
+
+def test_the_ir_keeps_float32_weights_and_one_copy_of_each(model):
+    onnx_bytes = (model.path / "model.onnx").stat().st_size
+    assert (model.path / "openvino/model.bin").stat().st_size <= onnx_bytes
+
+
+@pytest.mark.parametrize("name", ["uint8_model", "max_model"])
+def test_golden_outputs_can_be_had_with_a_bare_session(name, request):
+    from fre_runtime import read_image
+
+    model = request.getfixturevalue(name)
+    image = read_image(model.path / "golden/image.png")
+    session = onnxruntime.InferenceSession(model.path / "model.onnx")
+    score, label, anomaly_map, _ = session.run(None, {"image": image[None]})
+    with np.load(model.path / "golden/fp32.npz") as golden:
+        np.testing.assert_allclose(score, golden["pred_score"], rtol=1e-4)
+        np.testing.assert_allclose(anomaly_map, golden["anomaly_map"], atol=1e-4)
+        assert label == golden["pred_label"]
+
+
+def test_manifest_lists_every_file(model):
+    files = json.loads((model.path / "MANIFEST.json").read_text())["files"]
+    present = {p.relative_to(model.path).as_posix() for p in model.path.rglob("*") if p.is_file()}
+    assert present == {*files, "MANIFEST.json"}

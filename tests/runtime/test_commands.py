@@ -1,0 +1,198 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from fre_runtime import read_image
+from fre_runtime.commands import bench, evaluate, info, run
+from fre_runtime.metrics import auroc
+
+
+def call(command, *argv):
+    with pytest.raises(SystemExit) as stop:
+        command.main([str(arg) for arg in argv])
+    return stop.value.code
+
+
+@pytest.fixture
+def video(tmp_path, make_photo):
+    path = tmp_path / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 80))
+    for seed in range(5):
+        writer.write(np.ascontiguousarray(make_photo(seed)[..., ::-1]))
+    writer.release()
+    return path
+
+
+def test_info(uint8_model, capsys, tmp_path):
+    assert call(info, uint8_model.path, "--json", tmp_path / "card.json") == 0
+    printed = capsys.readouterr().out
+    assert "layer1" in printed
+    assert "every file matches" in printed
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card == json.loads((uint8_model.path / "model.json").read_text())
+
+
+def test_run_scores_files_folders_and_patterns(uint8_model, category, tmp_path, capsys):
+    folder = category / "test/good"
+    lines = tmp_path / "out.jsonl"
+    sources = [folder, folder / "photo_000.png", f"{category}/test/scr*/00[12].png"]
+    assert call(run, uint8_model.path, *sources, "--json", lines) == 0
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(rows) == 8 + 1 + 2
+    keys = {"source", "frame", "state", "score", "raw_score", "boxes", "ms"}
+    assert all(keys <= row.keys() for row in rows)
+    assert rows[0]["score"] == rows[8]["score"]
+    assert "0 invalid" in capsys.readouterr().out
+
+
+def test_run_writes_pictures_under_the_names_of_the_photos(uint8_model, category, tmp_path, capsys):
+    assert call(run, uint8_model.path, category / "test", "--save", tmp_path / "out") == 0
+    names = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")}
+    assert len(names) == 16
+    assert "scratch/003.png" in names
+    assert read_image(tmp_path / "out/scratch/003.png").shape[2] == 3
+
+
+def test_run_reads_videos(uint8_model, video, tmp_path, capsys):
+    assert call(run, uint8_model.path, video, "--json", "-", "--save", tmp_path / "out") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
+    assert (tmp_path / "out/line_000004.png").is_file()
+
+
+def test_run_reports_what_it_cannot_read_and_goes_on(uint8_model, category, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"junk")
+    (tmp_path / "b.mp4").write_bytes(b"junk")
+    good = category / "test/good/photo_001.png"
+    sources = [tmp_path / "a.png", tmp_path / "b.mp4", good]
+    assert call(run, uint8_model.path, *sources, "--json", "-") == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["state"] for row in rows[:2]] == ["invalid", "invalid"]
+    assert rows[0]["score"] is None
+    assert "a.png" in rows[0]["error"]
+    assert rows[2]["state"] in ("good", "anomalous")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_eval(uint8_model, category, engine, tmp_path, capsys):
+    out = tmp_path / "eval.json"
+    assert call(evaluate, uint8_model.path, category, "--engine", engine, "--json", out) == 0
+    figures = json.loads(out.read_text())
+    assert (figures["n_good"], figures["n_defective"]) == (8, 8)
+    assert (figures["engine"], figures["variant"]) == (engine, "fp32")
+    scores = figures["scores"]
+    raw = np.array([entry["raw"] for entry in scores.values()])
+    label = np.array([entry["label"] for entry in scores.values()])
+    assert figures["image_auroc"] == pytest.approx(auroc(raw, label))
+    over = np.array([entry["score"] for entry in scores.values()]) > 0.5
+    assert figures["detection_rate"] == over[label].mean()
+    assert figures["false_reject_rate"] == over[~label].mean()
+    assert 0.5 < figures["pixel_auroc"] <= 1
+    assert 0 < figures["aupro"] <= 1
+    assert "scratch/000.png" in next(k for k in scores if "scratch" in k)
+    assert "image AUROC" in capsys.readouterr().out
+
+
+def test_eval_without_masks_or_without_a_class(
+    uint8_model, category, tmp_path, make_folder, capsys
+):
+    make_folder(tmp_path / "test/good", 3)
+    assert call(evaluate, uint8_model.path, tmp_path, "--json", "-") == 0
+    figures = json.loads(capsys.readouterr().out)
+    for key in ("image_auroc", "detection_rate", "pixel_auroc", "aupro"):
+        assert figures[key] is None
+    assert figures["false_reject_rate"] is not None
+
+
+def test_eval_names_images_that_it_cannot_score(uint8_model, tmp_path, make_folder, capsys):
+    make_folder(tmp_path / "test/good", 2)
+    (tmp_path / "test/good/bad.png").write_bytes(b"junk")
+    assert call(evaluate, uint8_model.path, tmp_path) == 1
+    assert "bad.png" in capsys.readouterr().out
+
+
+def test_eval_refuses_masks_of_another_size(uint8_model, tmp_path, category, capsys):
+    import shutil
+
+    data = shutil.copytree(category, tmp_path / "data")
+    shutil.copy(data / "test/good/photo_000.png", data / "ground_truth/scratch/000_mask.png")
+    mask = np.zeros((10, 10, 3), np.uint8)
+    cv2.imwrite(str(data / "ground_truth/scratch/000_mask.png"), mask)
+    assert call(evaluate, uint8_model.path, data) == 1
+    assert "masks must have the size of their photo" in capsys.readouterr().err
+
+
+ROW = {
+    "engine",
+    "variant",
+    "scope",
+    "scenario",
+    "threads",
+    "fps",
+    "latency_ms",
+    "frames",
+    "rss_mib",
+}
+
+
+@pytest.mark.parametrize("scenario", ["latency", "throughput"])
+def test_bench(uint8_model, scenario, tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    argv = ["--scenario", scenario, "--duration", "0.05", "--threads", "1", "--json", out]
+    assert call(bench, uint8_model.path, *argv) == 0
+    report = json.loads(out.read_text())
+    assert {"cpu", "isa", "versions", "cpu_quota", "date"} <= report["environment"].keys()
+    assert len(report["results"]) == 2 * 3
+    for row in report["results"]:
+        assert row.keys() >= ROW
+        assert row["precision"] == "f32"
+        assert row["frames"] >= 30
+        assert row["fps"] > 0
+        latency = row["latency_ms"]
+        assert latency["median"] <= latency["p90"] <= latency["p95"] <= latency["p99"]
+        assert latency["p99"] <= latency["max"]
+
+
+def test_bench_compares_two_models(uint8_model, max_model, tmp_path, capsys):
+    argv = ["--engine", "onnxruntime", "--scope", "graph", "--duration", "0.1"]
+    out = tmp_path / "bench.json"
+    assert call(bench, uint8_model.path, "--vs", max_model.path, *argv, "--json", out) == 0
+    ours, theirs = json.loads(out.read_text())["results"]
+    assert ours["ratio"]["low"] <= ours["ratio"]["median"] <= ours["ratio"]["high"]
+    assert (ours["model"], theirs["model"]) == (str(uint8_model.path), str(max_model.path))
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "code", "message"),
+    [
+        (info, ["MISSING"], 1, "does not exist; give the directory that fre-export wrote"),
+        (run, ["MODEL", "nothing/*.png"], 1, "nothing/*.png: no such file, folder or pattern"),
+        (run, ["MODEL", "photo.png", "--variant", "int8"], 2, "has no variant 'int8'"),
+        (evaluate, ["MODEL", "."], 1, "has no folder 'test'"),
+        (bench, ["MODEL", "--variant", "int8"], 2, "has no variant 'int8'"),
+        (bench, ["MODEL", "--vs", "MODEL", "--scenario", "throughput"], 2, "leave --scenario"),
+        (bench, ["MODEL", "--image", "none.png"], 1, "none.png: cannot be read"),
+    ],
+)
+def test_fails_with_one_clear_line(
+    command, argv, code, message, uint8_model, tmp_path, monkeypatch, capsys, make_folder
+):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path, 1).joinpath("photo_000.png").rename("photo.png")
+    argv = [str(uint8_model.path) if arg == "MODEL" else arg for arg in argv]
+    assert call(command, *argv) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("argv", [["--threads", "0"], ["--duration", "-1"], ["--frame-size", "7"]])
+def test_misuse_exits_with_2(argv, uint8_model, capsys):
+    assert call(bench, uint8_model.path, *argv) == 2
+
+
+def test_json_that_cannot_be_written(uint8_model, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert call(info, uint8_model.path, "--json", tmp_path / "file/card.json") == 1
+    assert "cannot be written" in capsys.readouterr().err

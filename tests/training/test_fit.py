@@ -1,0 +1,143 @@
+import dataclasses
+import logging
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from fre_runtime.errors import DataError, UsageError
+from fre_runtime.image import encode_image
+
+from fre_edge import FitOptions, fit
+from fre_edge.images import PhotoReader
+
+OPTIONS = FitOptions(
+    backbone="resnet18", layers=("layer1",), weights="random", size=(32, 32), pool=2, fpr=0.2
+)
+
+
+@pytest.fixture
+def folder(tmp_path, make_folder):
+    return make_folder(tmp_path / "good", 12)
+
+
+def test_is_the_same_bit_for_bit(folder):
+    one, two = fit(folder, OPTIONS), fit(folder, OPTIONS)
+    assert one.calibration == two.calibration
+    for a, b in zip(one.subspaces, two.subspaces, strict=True):
+        np.testing.assert_array_equal(a.components, b.components)
+        np.testing.assert_array_equal(a.mean, b.mean)
+
+
+def test_takes_a_category_a_folder_or_files(category, tiny_fit):
+    from_folder = fit(category / "train" / "good", tiny_fit.options)
+    from_files = fit(sorted((category / "train" / "good").iterdir()), tiny_fit.options)
+    assert tiny_fit.calibration == from_folder.calibration == from_files.calibration
+
+
+def test_learns_nothing_of_the_test_images(category, tiny_fit):
+    assert {path.parent for path in tiny_fit.photos} == {category / "train" / "good"}
+
+
+def test_unusable_files_are_named_and_left_out(folder, caplog):
+    good = fit(folder, OPTIONS)
+    (folder / "notes.txt").write_text("not a photo")
+    (folder / "empty.png").touch()
+    whole = (folder / "photo_000.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    shutil.copy(folder / "photo_001.png", folder / "z_copy.png")
+    with caplog.at_level(logging.WARNING):
+        fitted = fit(folder, OPTIONS)
+    assert len(fitted.skipped) == 4
+    for name in ("notes.txt", "empty.png", "cut.png", "z_copy.png"):
+        assert name in caplog.text
+    assert fitted.photos == good.photos
+    assert fitted.calibration == good.calibration
+    with pytest.raises(DataError, match="4 of 16 files cannot be used, and strict allows none"):
+        fit(folder, dataclasses.replace(OPTIONS, strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_needs_two_photos(tmp_path, make_folder, count):
+    folder = make_folder(tmp_path / "few", count)
+    with pytest.raises(DataError, match="holds no file|1 usable photo among 1 files, at least 2"):
+        fit(folder, OPTIONS)
+
+
+def test_copies_of_one_photo_are_one_photo(tmp_path, make_folder):
+    folder = make_folder(tmp_path / "copies", 1)
+    shutil.copy(folder / "photo_000.png", folder / "again.png")
+    with pytest.raises(DataError, match="1 usable photo among 2 files.*is a copy of"):
+        fit(folder, OPTIONS)
+
+
+def test_photos_that_give_the_same_features_are_refused(tmp_path):
+    for grey in (0, 1):  # these differ, but the model sees no more than 32 x 32 equal cells
+        image = np.full((64, 64, 3), 100, np.uint8)
+        image[0, 0] += np.uint8(grey)
+        (tmp_path / f"{grey}.png").write_bytes(encode_image(image, ".png"))
+    with pytest.raises(DataError, match="zero variance|1 usable photo"):
+        fit(tmp_path, OPTIONS)
+
+
+def test_mixed_sizes_grey_and_deep_photos_are_fine(folder, make_photo):
+    (folder / "small.png").write_bytes(encode_image(make_photo(50, 20, 30), ".png"))
+    (folder / "tall.jpg").write_bytes(encode_image(make_photo(51, 200, 40), ".jpg"))
+    (folder / "grey.png").write_bytes(cv2.imencode(".png", make_photo(52)[..., 0])[1].tobytes())
+    deep = make_photo(53).astype(np.uint16) * 257
+    (folder / "deep.tiff").write_bytes(cv2.imencode(".tiff", deep)[1].tobytes())
+    fitted = fit(folder, OPTIONS)
+    assert len(fitted.photos) == 16
+    assert not fitted.skipped
+
+
+def test_says_which_rate_the_data_supports(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        fitted = fit(folder, dataclasses.replace(OPTIONS, fpr=0.01, groups="none"))
+    assert "support a false-reject rate of 0.0769 at best, not 0.01" in caplog.text
+    assert fitted.calibration.fpr_supported == pytest.approx(1 / 13)
+    assert fitted.calibration.image.value == pytest.approx(fitted.held_out_scores.max())
+
+
+def test_warns_when_all_photos_show_one_scene(tmp_path, make_photo, caplog):
+    base = make_photo(0).astype(int)
+    for shot in range(8):
+        noise = np.random.default_rng(shot).integers(-3, 4, base.shape)
+        image = np.clip(base + noise, 0, 255).astype(np.uint8)
+        (tmp_path / f"{shot}.png").write_bytes(encode_image(image, ".png"))
+    table = tmp_path.parent / "groups.csv"
+    table.write_text("file,group\n" + "".join(f"{shot}.png,one\n" for shot in range(8)))
+    with caplog.at_level(logging.WARNING):
+        fitted = fit(tmp_path, dataclasses.replace(OPTIONS, groups=str(table)))
+    assert "all 8 photos show one scene" in caplog.text
+    assert fitted.scenes == 1
+    assert fitted.calibration.fpr_supported == 0.5
+
+
+def test_more_components_than_photos_allow(folder):
+    with pytest.raises(DataError, match="12 components asked for, 12 photos give at most 11"):
+        fit(folder, dataclasses.replace(OPTIONS, components=12))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variance": 0.0}, "variance must be above 0 and at most 1, got 0.0"),
+        ({"variance": 1.5}, "got 1.5"),
+        ({"fpr": 1.0}, "fpr must lie between 0 and 1, got 1.0"),
+        ({"components": 0}, "components must be at least 1, got 0"),
+        ({"pool": 0}, "pool must be at least 1, got 0"),
+        ({"size": (8, 64)}, r"size must lie in 32..4096 pixels, got \(8, 64\)"),
+        ({"score": "mean"}, "score 'mean' does not exist"),
+    ],
+)
+def test_options_out_of_range_are_refused(folder, change, message):
+    with pytest.raises(UsageError, match=message):
+        fit(folder, dataclasses.replace(OPTIONS, **change))
+
+
+def test_reader_keeps_the_order_and_stops_cleanly(folder):
+    paths = sorted(folder.iterdir())
+    reader = PhotoReader(paths, 16, 16)
+    assert [photo.path for photo in reader] == paths
+    assert next(iter(PhotoReader(paths, 16, 16))).image.shape == (16, 16, 3)

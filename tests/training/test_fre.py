@@ -1,0 +1,97 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from fre_runtime.calibration import Threshold
+from fre_runtime.errors import UsageError
+
+from fre_edge.fre import Fusion, Reconstruction, fuse
+from fre_edge.scores import SCORES, image_score
+from fre_edge.subspace import Rank, fit_pca, gram
+
+
+@pytest.fixture
+def features():
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(30, 96)) * np.geomspace(5, 0.1, 96) + 1).astype(np.float32)
+
+
+def test_the_error_map_is_the_residual_of_the_paper(features):
+    subspace = fit_pca(features, *gram(features), Rank(components=7))
+    u = features[3].astype(np.float64)
+    w, mu = subspace.components.astype(np.float64), subspace.mean.astype(np.float64)
+    residual = (np.eye(96) - w.T @ w) @ (u - mu)
+    expected = np.square(residual.reshape(6, 4, 4)).mean(0)
+    got = Reconstruction(subspace)(torch.from_numpy(features[3:4]).reshape(1, 6, 4, 4))
+    np.testing.assert_allclose(got[0, 0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_scores_grow_with_each_cell_of_the_map(score):
+    maps = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    base = image_score(maps, score)
+    for cell in range(9):
+        more = maps.clone()
+        more.view(-1)[cell] += 1.0
+        assert image_score(more, score) > base
+
+
+def test_scores_match_their_definitions():
+    m = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    assert image_score(m, "sum").item() == 10
+    assert image_score(m, "max").item() == 4
+    assert image_score(m, "p2").item() == pytest.approx(np.sqrt(30 / 4))
+    assert image_score(m, "p3").item() == pytest.approx((100 / 4) ** (1 / 3))
+    with pytest.raises(UsageError, match="'mean' does not exist; choose p3"):
+        image_score(m, "mean")
+
+
+def test_layers_are_averaged_in_units_of_their_own_mean():
+    fine, coarse = torch.full((1, 1, 4, 4), 6.0), torch.full((1, 1, 2, 2), 50.0)
+    fusion = Fusion((1 / 2, 1 / 10), (1 / 32, 1 / 40))
+    score, lifted = fuse([fine, coarse], fusion, "sum", (4, 4))
+    assert score.item() == pytest.approx((96 / 32 + 200 / 40) / 2)
+    torch.testing.assert_close(lifted, torch.full((1, 1, 4, 4), 4.0))
+
+
+def test_half_is_the_threshold(tiny_fit, category):
+    image = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    raw, raw_map = tiny_fit.module().raw(image)
+    for factor, label in ((0.999, True), (1.001, False)):
+        calibration = dataclasses.replace(
+            tiny_fit.calibration,
+            image=Threshold(raw.item() * factor, 0.7),
+            pixel=Threshold(raw_map.max().item() * factor, 0.7),
+        )
+        module = dataclasses.replace(tiny_fit, calibration=calibration).module()
+        score, got, anomaly_map, mask = module(image)
+        assert bool(got) is label
+        assert bool(mask.any()) is label
+        assert score.item() == pytest.approx(0.5, abs=1e-3)
+        assert anomaly_map.max().item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_calibrated_scores_follow_the_formula(tiny_fit):
+    image = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    module = tiny_fit.module()
+    raw, raw_map = module.raw(image)
+    score, _, anomaly_map, _ = module(image)
+    calibration = tiny_fit.calibration
+    np.testing.assert_allclose(score, calibration.image.calibrated(raw.numpy()), atol=1e-5)
+    np.testing.assert_allclose(
+        anomaly_map, calibration.pixel.calibrated(raw_map.numpy()), atol=1e-5
+    )
+    np.testing.assert_allclose(calibration.image.raw(score.numpy()), raw, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_feature_that_is_not_finite_gives_nan_and_is_never_good(tiny_fit, monkeypatch, value):
+    module = tiny_fit.module()
+    features = [torch.zeros(2, *shape) for shape in tiny_fit.shapes]
+    features[1][1, 0, 1, 1] = value
+    monkeypatch.setattr(module.extractor, "forward", lambda _: features)
+    score, label, *_ = module(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert torch.isfinite(score[0])
+    assert torch.isnan(score[1])
+    assert bool(label[1])

@@ -1,0 +1,69 @@
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+
+from fre_edge import weights
+from fre_edge.backbones import build_backbone
+from fre_edge.weights import WeightsError
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(7)
+    return torchvision.models.resnet18(weights=None).state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_state_dict_from_a_file_is_used_and_recorded(tmp_path, state, suffix):
+    path = tmp_path / f"mine{suffix}"
+    torch.save(state, path) if suffix == ".pth" else safetensors.torch.save_file(state, path)
+    backbone = build_backbone("resnet18", weights=str(path))
+    assert torch.equal(backbone.trunk.conv1.weight, state["conv1.weight"])
+    assert backbone.weights.source == f"mine{suffix}"
+    assert len(backbone.weights.sha256) == 64
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(WeightsError, match="no such weights file"):
+        build_backbone("resnet18", weights=str(tmp_path / "none.pth"))
+
+
+def test_weights_of_another_network_are_refused(tmp_path, state):
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(WeightsError, match="122 tensors, the network has"):
+        build_backbone("resnet50", weights=str(path))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, state):
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    path = tmp_path / "nan.safetensors"
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(WeightsError, match="conv1.weight holds a non-finite value"):
+        build_backbone("resnet18", weights=str(path))
+
+
+def test_a_file_that_runs_code_is_not_loaded(tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"x": open}, path)
+    with pytest.raises(WeightsError, match="not a state dict"):
+        build_backbone("resnet18", weights=str(path))
+
+
+def test_a_changed_weights_package_is_refused(monkeypatch):
+    real = weights._PACKAGES["efficientnet_lite0"]
+    wrong = weights._Package(real.package, real.file, "0" * 64)
+    monkeypatch.setitem(weights._PACKAGES, "efficientnet_lite0", wrong)
+    with pytest.raises(WeightsError, match="sha256 57934424.*expected 0000"):
+        build_backbone("efficientnet_lite0")
+
+
+def test_without_a_network_the_error_names_the_file_to_get(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(WeightsError, match=r"get resnet18-f37072fd.pth from .* --weights FILE"):
+        build_backbone("resnet18")
