@@ -21,18 +21,19 @@ import torch
 from elpv import lay_out
 from fre_runtime.environment import environment
 from fre_runtime.files import good_images, labelled_images
-from fre_runtime.image import read_image
+from fre_runtime.image import read_image, read_mask
 from fre_runtime.metrics import PixelMetrics, auroc
 
 from fre_edge.backbones import build_backbone
 from fre_edge.calibrate import calibrate
 from fre_edge.features import FeatureExtractor
-from fre_edge.fitting import FOLDS, extract, held_out_fusion
-from fre_edge.fre import Reconstruction, finest_grid, fuse
+from fre_edge.fitting import FOLDS, extract
+from fre_edge.fre import Reconstruction
+from fre_edge.fusion import finest_grid, fuse, held_out_fusion
 from fre_edge.grouping import automatic_groups, make_folds
 from fre_edge.heldout import held_out_maps
 from fre_edge.images import PhotoReader
-from fre_edge.scores import SCORES
+from fre_edge.options import SCORES
 from fre_edge.subspace import Rank, fit_pca, gram
 
 TAPS = ("blocks.2", "blocks.3", "blocks.4", "blocks.5.2", "blocks.5")
@@ -67,7 +68,7 @@ def load(category: Path, pool: int) -> DataSet:
     kept, test, _ = extract(extractor, PhotoReader(list(images), 256, 256))
     kept = [images[path] for path in kept]
     sizes = [read_image(image.path).shape[:2] for image in kept]
-    masks = [None if image.mask is None else read_image(image.mask)[..., 0] > 0 for image in kept]
+    masks = [None if image.mask is None else read_mask(image.mask) for image in kept]
     labels = np.array([image.is_defective for image in kept])
     return DataSet(train, test, shapes, labels, masks, sizes)
 

@@ -64,7 +64,6 @@ SPECS = {
         ),
     )
 }
-DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def build_backbone(
         else:
             model = torchvision.models.get_model(spec.model, weights=None)
     model.eval().requires_grad_(False)
-    _check_layers(name, model, layers)
+    layers = _ordered(name, model, layers)
     state, info = load_weights(name, weights)
     if state is not None:
         model.load_state_dict(suit(state, model.state_dict(), info))
@@ -131,12 +130,20 @@ def build_backbone(
     return Backbone(spec, layers, trunk, info)
 
 
-def _check_layers(name: str, model: nn.Module, layers: tuple[str, ...]) -> None:
-    nodes = get_graph_node_names(model)[1]
+def _ordered(name: str, model: nn.Module, layers: tuple[str, ...]) -> tuple[str, ...]:
+    """Check ``layers`` and sort them from the input to the output."""
+    try:
+        nodes = get_graph_node_names(model)[1][1:]  # the first is the input image
+    except Exception as error:  # tracing raises many kinds
+        raise UsageError(f"backbone {name!r} cannot be traced ({error})") from error
+    place = {}
     for layer in layers:
-        if not any(node == layer or node.startswith(f"{layer}.") for node in nodes):
+        inside = [i for i, node in enumerate(nodes) if f"{node}.".startswith(f"{layer}.")]
+        if not inside:
             prefixes = {".".join(node.split(".")[:n]) for node in nodes for n in range(1, 9)}
             near = difflib.get_close_matches(layer, sorted(prefixes), 5, 0.3)
             raise UsageError(
                 f"backbone {name!r} has no layer {layer!r}; did you mean {' or '.join(near)}?"
             )
+        place[layer] = inside[-1]
+    return tuple(sorted(layers, key=place.__getitem__))

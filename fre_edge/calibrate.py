@@ -9,12 +9,13 @@ from fre_runtime.calibration import Calibration, Histogram, Threshold
 from fre_edge.grouping import Groups
 from fre_edge.subspace import Floats
 
-MIN_SPREAD = 1.0
-"""Smallest spread of a calibrated scale; at 1 the calibrated score is simply S / (S + tau).
+SPREAD = 1.0
+"""s of the calibrated scales: score = S / (S + tau).
 
-float32 cannot tell sigmoid(x) from 1 far above x = 16: with the robust spread of uniform parts
-(0.3 and less) all clearly bad ones would tie at 1.0. At 1 the raw score can be recovered to 1e-4
-up to 1000 times the threshold.
+The robust spread of log S over good parts (0.2 to 0.4 as measured) would be the natural unit, but
+float32 cannot tell sigmoid(x) from 1 far above x = 16: at such a spread all clearly bad parts would
+tie at 1.0 and their raw scores be lost. At 1 the raw score can be recovered to 1e-4 up to 1000
+times the threshold.
 """
 
 BINS = 40
@@ -29,7 +30,7 @@ class Quantile:
 
 
 def conformal_quantile(values: Floats, groups: Groups, fpr: float) -> Quantile:
-    """The threshold that a new good scene exceeds with a probability of at most ``fpr``.
+    """The threshold that a photo of a new good scene exceeds with a probability of about ``fpr``.
 
     Split-conformal quantile (Vovk et al. 2005; for groups Dunn, Wasserman, Ramdas 2022): each of
     the G groups has the weight 1/G, shared by its images, and the level is
@@ -71,17 +72,10 @@ def calibrate(
         fpr=fpr,
         fpr_supported=image.fpr,
         folds=folds,
-        image=Threshold(image.value, spread(scores)),
-        pixel=Threshold(pixel.value, spread(maxima)),
+        image=Threshold(image.value, SPREAD),
+        pixel=Threshold(pixel.value, SPREAD),
         held_out=_histogram(scores),
     )
-
-
-def spread(values: Floats) -> float:
-    """Robust spread of log(values): 1.4826 times the median absolute deviation, with a floor."""
-    logs = np.log(np.maximum(values, np.finfo(np.float32).tiny))
-    robust = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
-    return max(robust, MIN_SPREAD)
 
 
 def _histogram(scores: Floats) -> Histogram:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fre_runtime.errors import UsageError
 from torch import Tensor, nn
 
 from fre_edge.backbones import Backbone
@@ -26,8 +27,8 @@ class FeatureExtractor(nn.Module):
     """Normalisation, truncated backbone, average pooling.
 
     Takes uint8 (N, H, W, 3) RGB, or float32 (N, 3, H, W) RGB in 0..1 with ``io="float"``; returns
-    one float32 (N, C, h, w) tensor for each layer. Windows at the border may be partial, so that
-    no part of the image is left unseen.
+    one float32 (N, C, h, w) tensor for each layer. Where ``pool`` does not divide a side, windows
+    overlap a little, so that the cells stay evenly spread and no part of the image is left unseen.
     """
 
     mean: Tensor
@@ -54,15 +55,32 @@ class FeatureExtractor(nn.Module):
         if self.pool == 1:
             return features
         height, width = features.shape[-2:]
-        partial = bool(height % self.pool or width % self.pool)
-        return F.avg_pool2d(
-            features, self.pool, self.pool, ceil_mode=partial, count_include_pad=False
-        )
+        if height % self.pool == 0 and width % self.pool == 0:
+            return F.avg_pool2d(features, self.pool)
+        rows, columns = (torch.tensor(_windows(side, self.pool)) for side in (height, width))
+        return rows @ features @ columns.T
 
     @torch.inference_mode()
     def shapes(self, height: int, width: int) -> list[FeatureShape]:
-        """Shape of each layer's features for images of ``height`` x ``width`` pixels."""
-        blank = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-        if self.io == "float":
-            blank = blank.permute(0, 3, 1, 2).float()
-        return [FeatureShape(*u.shape[1:]) for u in self(blank)]
+        """Shape of each layer's features for images of ``height`` x ``width`` pixels.
+
+        Raises `UsageError` for a layer without a grid.
+        """
+        taps = self.trunk((torch.zeros(1, 3, height, width) - self.mean) / self.std)
+        for layer in self.layers:
+            if taps[layer].ndim != 4:
+                raise UsageError(
+                    f"layer {layer!r} gives {taps[layer].ndim - 1} axes an image, 3 are needed "
+                    "(channels, height, width); tap a convolutional layer before it"
+                )
+        return [FeatureShape(*self._pooled(taps[layer]).shape[1:]) for layer in self.layers]
+
+
+def _windows(side: int, pool: int) -> list[list[float]]:
+    """Weights (cells, side) that average ``side`` values into ceil(side / pool) even windows."""
+    cells = -(-side // pool)
+    weights = []
+    for cell in range(cells):
+        start, end = cell * side // cells, -(-(cell + 1) * side // cells)
+        weights.append([float(start <= i < end) / (end - start) for i in range(side)])
+    return weights

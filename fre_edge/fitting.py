@@ -8,67 +8,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from fre_runtime.calibration import Calibration
-from fre_runtime.errors import DataError, UsageError
+from fre_runtime.errors import DataError
 from fre_runtime.files import good_images
 from fre_runtime.progress import track
 
-from fre_edge.backbones import DEFAULT_BACKBONE, Backbone, build_backbone
+from fre_edge.backbones import Backbone, build_backbone
 from fre_edge.calibrate import calibrate
 from fre_edge.features import FeatureExtractor, FeatureShape
-from fre_edge.fre import FRE, Fusion, finest_grid, fuse
-from fre_edge.grouping import Groups, automatic_groups, groups_from_file, make_folds
+from fre_edge.fre import FRE
+from fre_edge.fusion import Fusion, held_out_fusion
+from fre_edge.grouping import Groups, GroupTable, automatic_groups, make_folds
 from fre_edge.heldout import held_out_maps
 from fre_edge.images import PhotoReader
-from fre_edge.scores import SCORES, image_score
+from fre_edge.options import FitOptions
 from fre_edge.subspace import Features, Floats, Rank, Subspace, fit_pca, gram
 
 log = logging.getLogger(__name__)
 
 FOLDS = 5
-DEFAULT_VARIANCE = 0.92
-DEFAULT_SCORE = "p3"
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What to fit; the defaults were chosen by measurement (see ``benchmarks/``)."""
-
-    backbone: str = DEFAULT_BACKBONE
-    layers: tuple[str, ...] = ()
-    """Graph nodes to tap; empty = the backbone's own default."""
-    weights: str = "auto"
-    """``auto``, ``random`` (speed work only), or the path of a state dict."""
-    size: tuple[int, int] | None = None
-    """Height and width of the model's input; None = the backbone's own default."""
-    pool: int | None = None
-    """Side of the average-pooling window; None = the backbone's own default."""
-    variance: float = DEFAULT_VARIANCE
-    """Fraction of the variance that the subspace holds, in (0, 1]."""
-    components: int | None = None
-    """Number of components; overrides `variance`."""
-    score: str = DEFAULT_SCORE
-    groups: str = "auto"
-    """``auto``, ``none``, or the path of a CSV file with the columns file,group."""
-    fpr: float = 0.01
-    """Target false-reject rate, in (0, 1)."""
-    seed: int = 0
-    strict: bool = False
-    """Refuse unusable files instead of leaving them out."""
-
-    def check(self) -> None:
-        """Raise `UsageError` for a value out of range."""
-        if self.score not in SCORES:
-            raise UsageError(f"score {self.score!r} does not exist; choose {', '.join(SCORES)}")
-        if not 0 < self.variance <= 1:
-            raise UsageError(f"variance must be above 0 and at most 1, got {self.variance}")
-        if not 0 < self.fpr < 1:
-            raise UsageError(f"fpr must lie between 0 and 1, got {self.fpr}")
-        if self.components is not None and self.components < 1:
-            raise UsageError(f"components must be at least 1, got {self.components}")
-        if self.pool is not None and self.pool < 1:
-            raise UsageError(f"pool must be at least 1, got {self.pool}")
-        if self.size is not None and not all(32 <= side <= 4096 for side in self.size):
-            raise UsageError(f"size must lie in 32..4096 pixels, got {self.size}")
 
 
 @dataclass(frozen=True)
@@ -89,8 +46,8 @@ class Fit:
     """Scene of each photo, (N,)."""
     held_out_scores: Floats
     """S of each photo under a subspace fitted without its fold, (N,)."""
-    skipped: list[str]
-    """Why other files were left out."""
+    skipped: dict[Path, str]
+    """Files that were left out, with the reason."""
 
     @property
     def scenes(self) -> int:
@@ -137,6 +94,7 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
     options = options or FitOptions()
     options.check()
     paths = good_images(Path(images)) if isinstance(images, str | Path) else list(images)
+    table = None if options.groups in ("auto", "none") else GroupTable.read(Path(options.groups))
     backbone = build_backbone(options.backbone, options.layers, options.weights, options.seed)
     if options.weights == "random":
         log.warning("random weights: this model measures speed and detects nothing")
@@ -146,7 +104,7 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
     )
     reader = PhotoReader(paths, *size)
     photos, features, shapes = extract(extractor, reader)
-    skipped = _check_photos(photos, reader, options)
+    _check_photos(photos, reader, options)
     options = replace(options, layers=backbone.layers)
 
     grams = [gram(layer) for layer in features]
@@ -156,8 +114,14 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
         for layer, (mean, matrix) in zip(features, grams, strict=True)
     ]
     matrices = [matrix for _, matrix in grams]
-    # Scenes look alike in the shallowest layer first; the cut was measured there.
-    groups = _group(options.groups, matrices[0], photos)
+    # The shallowest layer tells scenes apart best; the cut was measured there.
+    groups = np.arange(len(photos))
+    if table is not None:
+        groups = table.assign(photos)
+    elif options.groups == "auto":
+        groups = automatic_groups(matrices[0])
+    if options.groups != "none":
+        log.info("%d photos show %d distinct scenes", len(photos), len(np.unique(groups)))
     folds = _folds(groups, options)
     held_out = [
         held_out_maps(layer, matrix, shape, folds, rank)
@@ -168,25 +132,25 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
     if calibration.fpr_supported > options.fpr:
         log.warning(
             "%d scenes support a false-reject rate of %.3g at best, not %.3g; the threshold is "
-            "the largest held-out score. Add photos of at least %d different good parts",
+            "the largest held-out score. That rate takes photos of %d different good parts",
             len(np.unique(groups)),
             calibration.fpr_supported,
             options.fpr,
             int(np.ceil(1 / options.fpr)) - 1,
         )
     return Fit(
-        options,
-        backbone,
-        size,
-        extractor.pool,
-        shapes,
-        subspaces,
-        fusion,
-        calibration,
-        photos,
-        groups,
-        scores,
-        skipped,
+        options=options,
+        backbone=backbone,
+        size=size,
+        pool=extractor.pool,
+        shapes=shapes,
+        subspaces=subspaces,
+        fusion=fusion,
+        calibration=calibration,
+        photos=photos,
+        groups=groups,
+        held_out_scores=scores,
+        skipped=reader.skipped,
     )
 
 
@@ -203,7 +167,8 @@ def extract(
     shapes = extractor.shapes(reader.height, reader.width)
     features = [np.empty((len(reader.paths), shape.dimension), np.float32) for shape in shapes]
     photos: list[Path] = []
-    for path, image in track(reader, len(reader.paths), "extracting features"):
+    shown = track(reader, len(reader.paths), "extracting features")
+    for path, image in shown if log.isEnabledFor(logging.INFO) else reader:
         for layer, u in zip(features, extractor(torch.from_numpy(image)[None]), strict=True):
             layer[len(photos)] = u.flatten()
         photos.append(path)
@@ -213,8 +178,8 @@ def extract(
     return photos, used, shapes
 
 
-def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) -> list[str]:
-    skipped = list(reader.skipped.values())
+def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) -> None:
+    skipped = [f"{path}: {reason}" for path, reason in reader.skipped.items()]
     for reason in skipped:
         log.warning("left out: %s", reason)
     if skipped and options.strict:
@@ -228,22 +193,14 @@ def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) 
             "files, at least 2 different ones are needed (30 or more to be useful)"
             + (f"; the first problem: {skipped[0]}" if skipped else "")
         )
-    if options.components is not None and options.components > len(photos) - 1:
-        raise DataError(
-            f"{options.components} components asked for, {len(photos)} photos give at most "
-            f"{len(photos) - 1}; ask for fewer or add photos"
+    if reader.brightest < 16:
+        log.warning(
+            "no photo is brighter than %d of 255: 12-bit pixels in 16-bit files, which are divided "
+            "by 256? Scale them to the full range first",
+            reader.brightest,
         )
     if len(reader.sizes) > 1:
         log.info("photos have %d different sizes; all are stretched alike", len(reader.sizes))
-    return skipped
-
-
-def _group(kind: str, matrix: Floats, photos: list[Path]) -> Groups:
-    if kind == "none":
-        return np.arange(len(photos))
-    groups = automatic_groups(matrix) if kind == "auto" else groups_from_file(Path(kind), photos)
-    log.info("%d photos show %d distinct scenes", len(photos), len(np.unique(groups)))
-    return groups
 
 
 def _folds(groups: Groups, options: FitOptions) -> list[np.ndarray]:
@@ -265,19 +222,3 @@ def _folds(groups: Groups, options: FitOptions) -> list[np.ndarray]:
             1 / (scenes + 1),
         )
     return make_folds(groups, FOLDS, options.seed)
-
-
-def held_out_fusion(
-    maps: list[Floats], shapes: list[FeatureShape], score: str
-) -> tuple[Fusion, Floats, Floats]:
-    """Weigh the layers by their held-out means; return also each image's score and largest M."""
-    tensors = [torch.from_numpy(layer)[:, None] for layer in maps]
-    one = (1.0,) * len(maps)
-    fusion = Fusion(one, one)
-    if len(maps) > 1:
-        fusion = Fusion(
-            tuple(1.0 / float(m.mean()) for m in tensors),
-            tuple(1.0 / float(image_score(m, score).mean()) for m in tensors),
-        )
-    scores, fused = fuse(tensors, fusion, score, finest_grid(shapes))
-    return fusion, scores.numpy(), fused.amax((1, 2, 3)).numpy()

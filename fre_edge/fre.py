@@ -13,6 +13,7 @@ from fre_runtime.calibration import Threshold
 from torch import Tensor, nn
 
 from fre_edge.features import FeatureExtractor, FeatureShape
+from fre_edge.fusion import Fusion, finest_grid, fuse
 from fre_edge.scores import image_score
 from fre_edge.subspace import Subspace
 
@@ -53,13 +54,6 @@ class Reconstruction(nn.Module):
         reconstructed = torch.addmm(self.mean, z, self.components)
         error = (u - reconstructed).reshape(features.shape)
         return error.square().mean(1, keepdim=True)
-
-
-class Fusion(NamedTuple):
-    """What makes the layers' errors comparable: factors on each layer's map and score."""
-
-    map_weights: tuple[float, ...]
-    score_weights: tuple[float, ...]
 
 
 class FRE(nn.Module):
@@ -141,31 +135,6 @@ class FRE(nn.Module):
         if len(maps) == 1:
             return image_score(maps[0], self.score), maps[0]
         return fuse(maps, self.fusion, self.score, self.grid)
-
-
-def finest_grid(shapes: Sequence[FeatureShape]) -> tuple[int, int]:
-    """Height and width of the finest grid among ``shapes``."""
-    return max((shape.height, shape.width) for shape in shapes)
-
-
-def fuse(
-    maps: Sequence[Tensor], fusion: Fusion, score: str, grid: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Average the layers' weighted scores and, lifted bilinearly to ``grid``, their maps.
-
-    The paper does not say how its three layers are fused; this is ours. Each layer counts in
-    units of its own mean over held-out good images.
-    """
-    scores = torch.stack(
-        [image_score(m, score) * w for m, w in zip(maps, fusion.score_weights, strict=True)]
-    )
-    lifted = torch.stack(
-        [
-            (m if m.shape[-2:] == grid else F.interpolate(m, grid, mode="bilinear")) * w
-            for m, w in zip(maps, fusion.map_weights, strict=True)
-        ]
-    )
-    return scores.mean(0), lifted.mean(0)
 
 
 def _calibrated(raw: Tensor, threshold: Threshold) -> Tensor:

@@ -4,6 +4,7 @@ Such photos must sit in the same fold, or held-out errors say nothing about the 
 """
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,32 +39,47 @@ def automatic_groups(matrix: Floats, cut: float = CUT) -> Groups:
     return np.asarray(fcluster(tree, t=1.0 - cut, criterion="distance"), np.int64)
 
 
-def groups_from_file(path: Path, images: list[Path]) -> Groups:
-    """Read groups from a CSV file with the columns ``file`` and ``group``.
+@dataclass(frozen=True)
+class GroupTable:
+    """Groups that the user gives: a CSV file with the columns ``file`` and ``group``.
 
     ``file`` is a photo's name, or the end of its path where names repeat.
-
-    Raises
-    ------
-    DataError
-        When the file cannot be read, or a photo has no group in it.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(row["file"], row["group"]) for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
-    except KeyError as error:
-        raise DataError(f"{path}: has no column {error}; expected the columns file,group") from None
-    group_of = dict(rows)
-    labels = []
-    for image in images:
-        tails = ("/".join(image.parts[-n:]) for n in range(len(image.parts), 0, -1))
-        label = next((group_of[tail] for tail in tails if tail in group_of), None)
-        if label is None:
-            raise DataError(f"{path}: gives no group for {image}; add a line for it")
-        labels.append(label)
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+    path: Path
+    group_of: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "GroupTable":
+        """Read the file; raises `DataError` when it cannot be read or contradicts itself."""
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = [(row["file"], row["group"]) for row in csv.DictReader(file)]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: cannot be read as CSV ({error})") from error
+        except KeyError as error:
+            raise DataError(f"{path}: has no column {error}; expected file,group") from None
+        group_of: dict[str, str] = {}
+        for name, group in rows:
+            if group_of.setdefault(name, group) != group:
+                raise DataError(f"{path}: puts {name} into both {group_of[name]} and {group}")
+        return cls(path, group_of)
+
+    def assign(self, images: list[Path]) -> Groups:
+        """Return the group of each image; raises `DataError` where it is missing or ambiguous."""
+        labels = []
+        used: dict[str, Path] = {}
+        for image in images:
+            tails = ("/".join(image.parts[-n:]) for n in range(len(image.parts), 0, -1))
+            name = next((tail for tail in tails if tail in self.group_of), None)
+            if name is None:
+                raise DataError(f"{self.path}: gives no group for {image}; add a line for it")
+            if used.setdefault(name, image) != image:
+                raise DataError(
+                    f"{self.path}: {name} means both {used[name]} and {image}; add their folders"
+                )
+            labels.append(self.group_of[name])
+        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def make_folds(groups: Groups, folds: int, seed: int) -> list[NDArray[np.int64]]:

@@ -72,7 +72,7 @@ def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) ->
     if len(train) > 1:
         eigenvalues, vectors = eigh_descending(centred)
         if eigenvalues[0] > 0:
-            k = rank.choose(eigenvalues)
+            k = rank.choose(eigenvalues[:-1])  # n centred rows have rank n - 1 at most
             basis = vectors[:, :k]
             # projection onto the directions W = L^-1/2 V^T Xc, written in terms of X
             weights[:, train] -= (cross @ basis / eigenvalues[:k]) @ basis.T

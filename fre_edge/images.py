@@ -35,6 +35,8 @@ class PhotoReader:
     skipped: dict[Path, str] = field(default_factory=dict)
     sizes: set[tuple[int, int]] = field(default_factory=set)
     """Sizes (height, width) that the photos had on disk."""
+    brightest: int = 0
+    """Largest pixel value met, 0..255."""
 
     def __iter__(self) -> Iterator[Photo]:
         """Yield the readable photos, each distinct picture once."""
@@ -46,9 +48,10 @@ class PhotoReader:
             image, size = read
             first = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), path)
             if first != path:
-                self.skipped[path] = f"{path}: is a copy of {first}"
+                self.skipped[path] = f"is a copy of {first.name}"
                 continue
             self.sizes.add(size)
+            self.brightest = max(self.brightest, int(image.max()))
             yield Photo(path, image)
 
     def _read_ahead(self) -> Iterator[tuple[Path, str | tuple[Image, tuple[int, int]]]]:
@@ -69,5 +72,5 @@ class PhotoReader:
         try:
             image = read_image(path)
         except ImageError as error:
-            return str(error)
+            return str(error).removeprefix(f"{path}: ")
         return resize(image, self.height, self.width), (image.shape[0], image.shape[1])

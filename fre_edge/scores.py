@@ -3,7 +3,7 @@
 from fre_runtime.errors import UsageError
 from torch import Tensor
 
-SCORES = ("p3", "p2", "sum", "max")
+from fre_edge.options import SCORES
 
 
 def image_score(maps: Tensor, score: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""``fit.safetensors``: the fitted subspaces, enough to export again without the photos."""
+"""``fit.safetensors``: the fitted subspaces as numbers, beside the graph that they went into."""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ TILE = 4096
 class Rank:
     """How many components to keep: a fraction of the variance, or a number."""
 
-    variance: float | None = 0.9
+    variance: float
     components: int | None = None
 
     def choose(self, eigenvalues: Floats) -> int:
@@ -38,7 +38,7 @@ class Rank:
             return min(self.components, limit)
         cumulative = np.cumsum(eigenvalues) / eigenvalues.sum()
         # A hair below, since the whole sum may round to just under 1.
-        return min(int(np.searchsorted(cumulative, (self.variance or 0) - 1e-12)) + 1, limit)
+        return min(int(np.searchsorted(cumulative, self.variance - 1e-12)) + 1, limit)
 
 
 def numerical_rank(eigenvalues: Floats) -> int:

@@ -17,7 +17,7 @@ def model(solar_cells, tmp_path_factory):
 @pytest.fixture(scope="module")
 def figures(model, solar_cells):
     return {
-        engine: evaluate(Detector(model, engine), solar_cells, variant="fp32", quiet=True)
+        engine: evaluate(Detector(model, engine), solar_cells, quiet=True)
         for engine in ("openvino", "onnxruntime")
     }
 

@@ -6,8 +6,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from fre_runtime.commands.common import out, positive_int, run_command, write_json
+from fre_runtime.commands.common import out, positive_int, write_json
 from fre_runtime.model_dir import ModelDir
+from fre_runtime.threads import default_threads
+
+from fre_edge.options import FitOptions
+
+DEFAULTS = FitOptions()
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory")
     model = parser.add_argument_group("model")
-    model.add_argument("--backbone", default="efficientnet_lite0", help="default: %(default)s")
+    model.add_argument("--backbone", default=DEFAULTS.backbone, help="default: %(default)s")
     model.add_argument(
         "--layers", type=_names, default=(), metavar="L[,L]", help="graph nodes to tap"
     )
@@ -54,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument(
         "--score", default="p3", metavar="p3|p2|sum|max", help="default: %(default)s"
     )
-    model.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    model.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
     thresholds = parser.add_argument_group("thresholds")
     thresholds.add_argument(
         "--groups",
@@ -102,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("fre_edge", "fre_export"):
         logging.getLogger(name).setLevel(logging.WARNING if args.quiet else logging.INFO)
     # Imported here so that --help and misuse answer at once.
-    from fre_edge.fitting import FitOptions
+    import torch
+
     from fre_export.fold import ExportOptions, export
 
     fit_options = FitOptions(
@@ -119,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         strict=args.strict,
     )
+    torch.set_num_threads(default_threads())
     options = ExportOptions(args.io, args.map_size, args.overwrite)
     model = export(args.images, args.out, fit_options, options)
     if args.json:
@@ -159,8 +166,3 @@ def _summary(model: ModelDir, seconds: float) -> list[str]:
         f"  fre-bench {model.path}",
         f"  fre-info {model.path}",
     ]
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of fre-export."""
-    run_command(run, parse_args(argv))

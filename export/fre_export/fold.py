@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from fre_runtime.card import Backbone, Card, Graph, Layer, Parity, Training, Variant
 from fre_runtime.engines import ENGINES, Engine, Settings
-from fre_runtime.engines.loading import load_engine
+from fre_runtime.engines.loading import load_engine, open_engine
 from fre_runtime.environment import package_versions
 from fre_runtime.errors import UsageError
 from fre_runtime.image import RESIZE_RULE, encode_image, read_image, resize
@@ -27,13 +27,15 @@ from fre_runtime.model_dir import (
 from fre_runtime.preprocess import prepare
 from fre_runtime.threads import default_threads
 
-from fre_edge.fitting import Fit, FitOptions, fit
-from fre_edge.fre import FRE, finest_grid
+from fre_edge.fitting import Fit, fit
+from fre_edge.fre import FRE
+from fre_edge.fusion import finest_grid
+from fre_edge.options import FitOptions
 from fre_edge.state import save_fit
 from fre_export.metadata import graph_metadata
 from fre_export.onnx_graph import save_onnx
 from fre_export.openvino_ir import save_ir
-from fre_export.parity import Thresholds, prove, reference
+from fre_export.parity import prove, reference
 from fre_export.samples import golden_photo, parity_samples
 
 log = logging.getLogger(__name__)
@@ -111,6 +113,8 @@ def export(
         fitted = fit(images, fit_options)
     with new_directory(out, overwrite=options.overwrite) as temporary:
         _write(temporary, fitted, folder, options, out.absolute().name)
+        for engine in ENGINES:  # what every later load will do
+            open_engine(open_model_dir(temporary), engine)
     return open_model_dir(out)
 
 
@@ -158,8 +162,7 @@ def _prove(
 ) -> Parity:
     samples, source = parity_samples(folder, fitted)
     expected = reference(module, graph, samples)
-    thresholds = Thresholds(fitted.calibration.image, fitted.calibration.pixel)
-    parity = prove(expected, engines, graph, thresholds, samples, source)
+    parity = prove(expected, engines, graph, fitted.calibration, samples, source)
     worst = max(parity.score_error.values())
     log.info(
         "parity on %d %s: raw scores within %.1e, maps within %.1e, every label the same",
@@ -222,7 +225,7 @@ def _card(name: str, fitted: Fit, graph: Graph, variant: Variant) -> Card:
             images=len(fitted.photos),
             scenes=fitted.scenes,
             grouping=Path(fitted.options.groups).name,
-            skipped=[Path(reason).name for reason in fitted.skipped],
+            skipped=[f"{path.name}: {reason}" for path, reason in fitted.skipped.items()],
             seed=fitted.options.seed,
         ),
         variants={"fp32": variant},

@@ -1,8 +1,9 @@
 """From the FRE module to one self-contained, checked ONNX file."""
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -61,15 +62,15 @@ def _strip_trace(model: onnx.ModelProto) -> None:
     graph.doc_string = ""
 
 
-class _quiet_exporter:
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
     """The exporter logs decompositions it does not know; none of them concerns our graphs."""
-
-    def __enter__(self) -> None:
-        self._loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fre_runtime.calibration import Threshold
+from fre_runtime.calibration import Calibration, Threshold
 from fre_runtime.card import Graph, Parity
 from fre_runtime.engines import Engine, Outputs
 from fre_runtime.errors import FreError
@@ -21,6 +21,8 @@ SCORE_TOLERANCE = 1e-3
 """Largest relative difference of the raw score."""
 MAP_TOLERANCE = 1e-3
 """Largest difference of the raw map, relative to its largest value."""
+ULPS = 4
+"""Units in the last place by which engines' calibrated values may differ unnoticed."""
 
 
 class ParityError(FreError, RuntimeError):
@@ -33,14 +35,6 @@ class Sample:
 
     name: str
     image: Image
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """The scales to undo before comparing."""
-
-    image: Threshold
-    pixel: Threshold
 
 
 def reference(module: FRE, graph: Graph, samples: Sequence[Sample]) -> list[Outputs]:
@@ -57,7 +51,7 @@ def prove(
     expected: Sequence[Outputs],
     engines: Mapping[str, Engine],
     graph: Graph,
-    thresholds: Thresholds,
+    calibration: Calibration,
     samples: Sequence[Sample],
     source: str,
 ) -> Parity:
@@ -73,7 +67,7 @@ def prove(
     map_error: dict[str, float] = {}
     for name, engine in engines.items():
         differences = [
-            _difference(engine.run(prepare(sample.image, graph)), outputs, thresholds)
+            _difference(engine.run(prepare(sample.image, graph)), outputs, calibration)
             for sample, outputs in zip(samples, expected, strict=True)
         ]
         worst = max(range(len(samples)), key=lambda i: differences[i].severity)
@@ -104,6 +98,7 @@ class Difference:
     map: float
     """Of the raw map, relative to its largest value."""
     same_label: bool
+    """Also that the mask is the map's own."""
 
     @property
     def severity(self) -> float:
@@ -120,13 +115,17 @@ class Difference:
         )
 
 
-def _difference(got: Outputs, expected: Outputs, thresholds: Thresholds) -> Difference:
+def _difference(got: Outputs, expected: Outputs, calibration: Calibration) -> Difference:
     def relative(threshold: Threshold, a: NDArray[Any], b: NDArray[Any]) -> float:
         ours, theirs = threshold.raw(a), threshold.raw(b)
-        return float(np.abs(ours - theirs).max() / max(theirs.max(), np.finfo(np.float32).tiny))
+        # What rounding the calibrated value to float32 loses is no disagreement.
+        lost = ULPS * np.maximum(threshold.resolution(a), threshold.resolution(b)) * theirs
+        beyond = np.maximum(np.abs(ours - theirs) - lost, 0)
+        return float(beyond.max() / max(theirs.max(), np.finfo(np.float32).tiny))
 
     return Difference(
-        score=relative(thresholds.image, got.pred_score, expected.pred_score),
-        map=relative(thresholds.pixel, got.anomaly_map, expected.anomaly_map),
-        same_label=np.array_equal(got.pred_label, expected.pred_label),
+        score=relative(calibration.image, got.pred_score, expected.pred_score),
+        map=relative(calibration.pixel, got.anomaly_map, expected.anomaly_map),
+        same_label=np.array_equal(got.pred_label, expected.pred_label)
+        and np.array_equal(got.pred_mask, ~(got.anomaly_map <= 0.5)),
     )

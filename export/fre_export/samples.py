@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from fre_runtime.errors import DataError, ImageError
 from fre_runtime.files import labelled_images
-from fre_runtime.image import read_image
+from fre_runtime.image import read_image, resize
 
 from fre_edge.fitting import Fit
 from fre_export.parity import Sample
@@ -14,7 +14,7 @@ COUNT = 32
 
 
 def parity_samples(images: Path | None, fit: Fit) -> tuple[list[Sample], str]:
-    """Return up to `COUNT` photos, evenly spread, and a description of them.
+    """Return up to `COUNT` photos at model size, evenly spread, and a description of them.
 
     From the category's test folder where there is one. Otherwise training photos turned by 180
     degrees: real, yet new to the model, on both sides of the threshold. Neither influences the
@@ -25,12 +25,12 @@ def parity_samples(images: Path | None, fit: Fit) -> tuple[list[Sample], str]:
             paths = [image.path for image in labelled_images(images)]
         except DataError:
             paths = []
-        samples = _read(_spread(paths))
+        samples = _read(_spread(paths), fit.size)
         if samples:
             return samples, "photos of the test folder"
     turned = [
         Sample(f"{sample.name} (turned)", np.ascontiguousarray(sample.image[::-1, ::-1]))
-        for sample in _read(_spread(fit.photos))
+        for sample in _read(_spread(fit.photos), fit.size)
     ]
     return turned, "training photos turned by 180 degrees"
 
@@ -46,11 +46,11 @@ def _spread(paths: list[Path]) -> list[Path]:
     return [paths[i] for i in chosen]
 
 
-def _read(paths: list[Path]) -> list[Sample]:
+def _read(paths: list[Path], size: tuple[int, int]) -> list[Sample]:
     samples = []
     for path in paths:
         try:
-            samples.append(Sample(str(path), read_image(path)))
+            samples.append(Sample(str(path), resize(read_image(path), *size)))
         except ImageError:  # a broken test photo proves nothing either way
             continue
     return samples

@@ -33,6 +33,11 @@ class Threshold:
         with np.errstate(divide="ignore"):
             return np.asarray(self.value * np.exp(self.spread * (np.log(p) - np.log1p(-p))))
 
+    def resolution(self, calibrated: Floats) -> NDArray[np.float64]:
+        """Relative error of `raw` when ``calibrated`` is off by one unit in its last place."""
+        p = np.asarray(calibrated, np.float32)
+        return np.asarray(self.spread * np.spacing(p) / (p * np.maximum(1 - p, np.spacing(p))))
+
 
 @dataclass(frozen=True)
 class Histogram:

@@ -154,7 +154,7 @@ def read_card(path: Path) -> Card:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: cannot be read as JSON ({error})") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:

@@ -72,6 +72,7 @@ class Detector:
         self._threshold = directory.variant(variant).calibration.image
         self._max_pixels = max_pixels
         self.card: Card = directory.card
+        self.variant = variant
 
     @property
     def info(self) -> EngineInfo:
@@ -105,19 +106,31 @@ class Detector:
     def stream(self, sources: Iterable[Source]) -> Iterator[Result]:
         """Score many images, several at a time, results in the order of ``sources``.
 
-        At most two images for each parallel request are read ahead. An image that cannot be read
-        raises its `ImageError` when its turn comes.
+        At most ``2 * (info.parallel + 1)`` images are taken ahead; arrays among them must not be
+        changed until their result has come. An image that cannot be read raises its `ImageError`
+        when its turn comes, and ends the stream; so does an error of ``sources``, after the
+        results of what it had given.
         """
         workers = self.info.parallel + 1  # one decodes while the others infer
         pending: deque[Future[Result]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-stream")
+        failure: Exception | None = None
+        iterator = iter(sources)
         try:
-            for source in sources:
-                pending.append(pool.submit(self, source))
+            while True:
+                try:
+                    pending.append(pool.submit(self, next(iterator)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                    break
                 if len(pending) >= 2 * workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+            if failure is not None:
+                raise failure
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

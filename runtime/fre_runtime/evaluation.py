@@ -11,7 +11,7 @@ import numpy as np
 from fre_runtime.detector import Detector
 from fre_runtime.errors import DataError, ImageError
 from fre_runtime.files import LabelledImage, labelled_images
-from fre_runtime.image import read_image
+from fre_runtime.image import read_mask
 from fre_runtime.metrics import PixelMetrics, auroc, average_precision, f1_max
 from fre_runtime.progress import track
 from fre_runtime.result import Result
@@ -41,7 +41,7 @@ class Evaluation:
     """Images that could not be scored, with the reason; they enter no figure."""
 
 
-def evaluate(detector: Detector, dataset: Path, *, variant: str, quiet: bool = False) -> Evaluation:
+def evaluate(detector: Detector, dataset: Path, *, quiet: bool = False) -> Evaluation:
     """Score every photo of an MVTec-layout data set.
 
     Pixel metrics use the map lifted to each photo's own size, over good photos and those
@@ -71,7 +71,7 @@ def evaluate(detector: Detector, dataset: Path, *, variant: str, quiet: bool = F
             _add_pixels(pixels, image, result)
     if not scores:
         raise DataError(f"{dataset}: none of its {len(images)} test images could be scored")
-    return _summary(detector, variant, scores, pixels if masks else None, invalid)
+    return _summary(detector, scores, pixels if masks else None, invalid)
 
 
 def _name(image: LabelledImage, dataset: Path) -> str:
@@ -97,7 +97,7 @@ def _add_pixels(pixels: PixelMetrics, image: LabelledImage, result: Result) -> N
     size = result.image_size
     mask = np.zeros(size, bool)
     if image.mask is not None:
-        mask = read_image(image.mask)[..., 0] > 0
+        mask = read_mask(image.mask)
         if mask.shape != size:
             raise DataError(
                 f"{image.mask}: is {mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x "
@@ -111,7 +111,6 @@ def _add_pixels(pixels: PixelMetrics, image: LabelledImage, result: Result) -> N
 
 def _summary(
     detector: Detector,
-    variant: str,
     scores: dict[str, dict[str, Any]],
     pixels: PixelMetrics | None,
     invalid: dict[str, str],
@@ -138,7 +137,7 @@ def _summary(
         n_good=int((~label).sum()),
         n_defective=int(label.sum()),
         engine=detector.info.engine,
-        variant=variant,
+        variant=detector.variant,
         scores=scores,
         detection_rate_by_kind=by_kind,
         invalid=invalid,

@@ -6,6 +6,8 @@ from pathlib import Path
 from fre_runtime.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+LAYOUT_FOLDERS = frozenset({"train", "test", "ground_truth"})
+"""Folders of the MVTec layout: where one of them stands, defects may be near."""
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
 
@@ -31,9 +33,25 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def good_images(folder: Path) -> list[Path]:
-    """Files to learn from: ``train/good`` of an MVTec-layout category, else the folder itself."""
+    """Files to learn from: ``train/good`` of an MVTec-layout category, else the folder itself.
+
+    Raises
+    ------
+    DataError
+        When the folder looks like a category, or several, but has no ``train/good``: it may hold
+        photos of defects.
+    """
     category = folder / "train" / "good"
-    return list_files(category if category.is_dir() else folder)
+    if category.is_dir():
+        return list_files(category)
+    files = list_files(folder)
+    for path in files:
+        if marks := LAYOUT_FOLDERS & set(path.relative_to(folder).parts[:-1]):
+            raise DataError(
+                f"{folder}: holds {path.relative_to(folder)} but no train/good, and a folder "
+                f"named {min(marks)!r} may hold defects; give the folder of good photos itself"
+            )
+    return files
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,12 @@ def labelled_images(category: Path) -> list[LabelledImage]:
     for path in list_files(test):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        kind = path.relative_to(test).parts[0]
+        kind, *rest = path.relative_to(test).parts
+        if not rest:
+            raise DataError(
+                f"{path}: lies in {test} itself; move it into {test / 'good'} or a folder named "
+                "after its defect"
+            )
         mask = category / "ground_truth" / kind / f"{path.stem}_mask.png"
         images.append(
             LabelledImage(path, kind, mask if kind != "good" and mask.is_file() else None)

@@ -36,10 +36,8 @@ def _bmp(data: bytes) -> tuple[int, int]:
 def _jpeg(data: bytes) -> tuple[int, int] | None:
     at = 2
     while at < len(data):
-        if data[at] != 0xFF:
-            return None
         marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
+        if data[at] != 0xFF or marker in (0x00, 0xFF):  # stray or fill byte
             at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width = struct.unpack_from(">HH", data, at + 5)
@@ -55,6 +53,8 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
     sides: dict[int, int] = {}
     for entry in range(struct.unpack_from(order + "H", data, at)[0]):
         tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * entry)
+        if tag in sides:  # decoders differ in which of the two they believe
+            return None
         if tag in (256, 257):  # ImageWidth, ImageLength
             form = "H" if kind == 3 else "I"
             sides[tag] = struct.unpack_from(order + form, data, at + 10 + 12 * entry)[0]

@@ -58,16 +58,16 @@ def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
             raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
     size = image_size(data)
     if size is None:
-        what = "is empty" if not data else "is not a JPEG, PNG, BMP, TIFF or WebP image"
+        what = "is empty" if not data else "is not a JPEG, PNG, BMP, classic TIFF or WebP image"
         raise ImageError(f"{name}: {what}")
     width, height = size
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} = {width * height} pixels, over the limit of "
-            f"{max_pixels}; shrink it, or raise max_pixels"
+            f"{max_pixels}; shrink it or cut it up"
         )
     # libpng reports a cut file on stderr by itself; looking for the end mark first keeps it quiet.
-    if data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]:
+    if data.startswith(b"\x89PNG") and b"IEND" not in data:
         raise ImageError(f"{name}: is truncated or damaged")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -75,7 +75,25 @@ def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
         raise ImageError(f"{name}: cannot be decoded ({error.err})") from error
     if image is None:
         raise ImageError(f"{name}: is truncated, damaged, or of a pixel type that is not supported")
+    if sorted(image.shape[:2]) != sorted(size):  # EXIF orientation may have swapped the sides
+        raise ImageError(f"{name}: decodes to {image.shape[:2]}, its header says {size[::-1]}")
     return check_image(image, name)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read a ground-truth mask: True where any colour channel is not zero, bool (H, W).
+
+    Raises
+    ------
+    ImageError
+        When the file is no image, or the mask marks nothing.
+    """
+    read_image(path)  # refuses whatever is not an image
+    mask: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    marked = np.asarray(mask != 0) if mask.ndim == 2 else (mask[..., :3] != 0).any(2)
+    if not marked.any():
+        raise ImageError(f"{path}: the mask marks no pixel; remove it or draw the defect")
+    return np.asarray(marked)
 
 
 def check_image(image: NDArray[Any], name: str = "image") -> Image:

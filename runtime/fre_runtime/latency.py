@@ -44,7 +44,7 @@ class Measurement:
 
 
 def warm_up(call: Callable[[], object]) -> None:
-    """Repeat ``call`` until two windows in a row have medians within 3%, at most 5 s."""
+    """Repeat ``call`` until two windows in a row have medians within 3%, or for about 5 s."""
     end = time.perf_counter() + WARM_UP_SECONDS
     previous = np.inf
     while time.perf_counter() < end:
@@ -82,41 +82,47 @@ def measure_throughput(call: Callable[[], object], seconds: float, parallel: int
     return Measurement(np.array(times), time.perf_counter() - start)
 
 
-def measure_pair(
-    ours: Callable[[], object], theirs: Callable[[], object], seconds: float
-) -> tuple[Measurement, Measurement]:
-    """Alternate two calls, so that both see the same drift of the machine's speed.
-
-    They alternate in short blocks, since a call right after another model's finds cold caches.
-    """
-    warm_up(ours)
-    warm_up(theirs)
-    times: tuple[list[float], list[float]] = ([], [])
-    start = time.perf_counter()
-    turn = 0
-    while time.perf_counter() - start < seconds or len(times[1]) < MIN_FRAMES:
-        first = turn % 2  # who begins alternates too
-        for side in (first, 1 - first):
-            call = (ours, theirs)[side]
-            call()
-            times[side].extend(_timed(call) for _ in range(PAIR_BLOCK))
-        turn += 1
-    a, b = (np.array(side) for side in times)
-    return Measurement(a, a.sum() / 1e3), Measurement(b, b.sum() / 1e3)
-
-
 PAIR_BLOCK = 5
 """Calls of one side before the other's turn; one more before them is not counted."""
 
 
-def paired_ratio(ours: Measurement, theirs: Measurement, seed: int = 0) -> dict[str, float]:
-    """Median over blocks of our time over theirs, with a 95% bootstrap interval.
+@dataclass(frozen=True)
+class Pair:
+    """Two calls measured in turn."""
 
-    A value of 0.8 means that ours takes 0.8 of their time.
+    ours: Measurement
+    theirs: Measurement
+    ratio: dict[str, float]
+    """Our time over theirs: ``median`` over the turns, and ``low``, ``high`` of a 95% bootstrap
+    interval of that median. 0.8 means that ours takes 0.8 of their time."""
+
+
+def measure_pair(ours: Callable[[], object], theirs: Callable[[], object], seconds: float) -> Pair:
+    """Alternate two calls, so that both see the same drift of the machine's speed.
+
+    They alternate in blocks of `PAIR_BLOCK`, since a call right after another model's finds cold
+    caches; who begins alternates too.
     """
-    blocks = [np.median(m.milliseconds.reshape(-1, PAIR_BLOCK), axis=1) for m in (ours, theirs)]
-    ratios = blocks[0] / blocks[1]
-    draws = np.random.default_rng(seed).integers(len(ratios), size=(1000, len(ratios)))
+    calls = (ours, theirs)
+    for call in calls:
+        warm_up(call)
+    turns: tuple[list[list[float]], list[list[float]]] = ([], [])
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds or len(turns[0]) * PAIR_BLOCK < MIN_FRAMES:
+        first = len(turns[0]) % 2
+        for side in (first, 1 - first):
+            calls[side]()
+            turns[side].append([_timed(calls[side]) for _ in range(PAIR_BLOCK)])
+    a, b = (np.array(side) for side in turns)
+    return Pair(
+        ours=Measurement(a.ravel(), a.sum() / 1e3),
+        theirs=Measurement(b.ravel(), b.sum() / 1e3),
+        ratio=_bootstrap(np.median(a, axis=1) / np.median(b, axis=1)),
+    )
+
+
+def _bootstrap(ratios: NDArray[np.float64]) -> dict[str, float]:
+    draws = np.random.default_rng(0).integers(len(ratios), size=(1000, len(ratios)))
     low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
     return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
 

@@ -49,7 +49,9 @@ def _precision_recall(scores: Floats, labels: Bools) -> tuple[Floats, Floats]:
     if not labels.any():
         return np.full(1, np.nan), np.full(1, np.nan)
     order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # last of each run of equal scores
+    last = np.append(
+        scores[order][1:] != scores[order][:-1], True
+    )  # last of each run of equal scores
     hits = np.cumsum(labels[order])[last]
     return hits / (np.flatnonzero(last) + 1), hits / labels.sum()
 

@@ -70,7 +70,9 @@ def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
             f"{path.parent}: holds no {path.name}, so it is not a model directory; "
             "give one that fre-export wrote"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
         raise ArtifactError(f"{path}: is damaged ({error!r}); export the model again") from error
 
 
@@ -111,6 +113,17 @@ def write_manifest(root: Path) -> None:
     (root / MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
 
 
+def _is_model_dir(path: Path) -> bool:
+    """Whether ``path`` holds a model's card and manifest, and nothing that these do not know."""
+    if path.is_symlink() or not (path / CARD).is_file():
+        return False
+    try:
+        known = _read_manifest(path / MANIFEST).keys() | {MANIFEST}
+    except ArtifactError:
+        return False
+    return all(p.is_dir() or p.relative_to(path).as_posix() in known for p in path.rglob("*"))
+
+
 def check_writable(out: Path, *, overwrite: bool) -> None:
     """Find out early that a directory cannot be written, before hours of work are spent.
 
@@ -120,11 +133,11 @@ def check_writable(out: Path, *, overwrite: bool) -> None:
         When ``out`` exists (and is not a model directory that may be overwritten), or its
         parent cannot be written.
     """
-    if out.exists() and not (overwrite and (out / MANIFEST).is_file()):
+    if os.path.lexists(out) and not (overwrite and _is_model_dir(out)):
         hint = (
-            "it is no model directory, so it is left alone; choose another --out"
-            if overwrite or not (out / MANIFEST).is_file()
-            else "choose another --out, or pass --overwrite"
+            "choose another --out, or pass --overwrite"
+            if _is_model_dir(out)
+            else "it is no model directory, so it is left alone; choose another --out"
         )
         raise OutputError(f"{out}: already exists; {hint}")
     parent = out.absolute().parent

@@ -22,7 +22,7 @@ class Box(NamedTuple):
     """Largest value of the anomaly map inside, 0..1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """Score, map, mask and boxes of one image, at the image's own size."""
 
@@ -56,13 +56,13 @@ class Result:
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """Anomalous pixels, bool (H, W) at the caller's image size."""
-        return np.asarray(self.anomaly_map > 0.5)
+        return np.asarray(~(self.anomaly_map <= 0.5))  # as in the graph: NaN is not good
 
     @cached_property
     def boxes(self) -> list[Box]:
         """One rectangle around each connected region of `mask`, the worst first."""
-        if not (self.native_map > 0.5).any():  # lifting never exceeds the native values
-            return []
+        if (self.native_map <= 0.5).all() or self.state == "invalid":
+            return []  # lifting never exceeds the native values
         count, labels, stats, _ = cv2.connectedComponentsWithStats(self.mask.astype(np.uint8))
         boxes = []
         for i in range(1, count):

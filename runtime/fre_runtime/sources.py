@@ -1,6 +1,7 @@
 """Where ``fre-run`` takes images from: files, folders, glob patterns, one video file."""
 
 import glob
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ class Frame:
     """Index within the source, from 0."""
     image: Image | None
     error: str | None = None
+    decode_ms: float = 0.0
+    """Milliseconds that reading and decoding took."""
 
 
 def expand(arguments: list[str]) -> list[Path]:
@@ -58,10 +61,13 @@ def frames(paths: list[Path]) -> Iterator[Frame]:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             yield from _video(path)
             continue
+        start = time.perf_counter()
         try:
-            yield Frame(str(path), 0, read_image(path))
+            image = read_image(path)
         except FreError as error:
             yield Frame(str(path), 0, None, str(error))
+        else:
+            yield Frame(str(path), 0, image, decode_ms=(time.perf_counter() - start) * 1e3)
 
 
 def _video(path: Path) -> Iterator[Frame]:
@@ -69,11 +75,13 @@ def _video(path: Path) -> Iterator[Frame]:
     number = 0
     try:
         while True:
+            start = time.perf_counter()
             ok, bgr = capture.read()
             if not ok:
                 break
             rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-            yield Frame(str(path), number, check_image(rgb, str(path)))
+            decode_ms = (time.perf_counter() - start) * 1e3
+            yield Frame(str(path), number, check_image(rgb, str(path)), decode_ms=decode_ms)
             number += 1
     finally:
         capture.release()

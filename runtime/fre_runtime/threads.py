@@ -29,13 +29,16 @@ def available_cpus() -> set[int]:
 
 def cpu_quota() -> float | None:
     """CPUs that the control group (v2, else v1) may use, or None where nothing limits it."""
+    quotas = []
     for base in _cgroup_folders():
         try:
             quota, period = (base / "cpu.max").read_text().split()
         except (OSError, ValueError):
             continue
         if quota != "max":
-            return int(quota) / int(period)
+            quotas.append(int(quota) / int(period))
+    if quotas:
+        return min(quotas)
     try:
         quota_us = int((V1_FOLDER / "cpu.cfs_quota_us").read_text())
         period_us = int((V1_FOLDER / "cpu.cfs_period_us").read_text())
@@ -45,13 +48,16 @@ def cpu_quota() -> float | None:
 
 
 def _cgroup_folders() -> list[Path]:
+    """The group of this process and all above it: each of them may set a quota."""
     root = Path("/sys/fs/cgroup")
     try:
         own = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return [root]
-    paths = [line.split(":", 2)[2] for line in own if line.startswith("0::")]
-    return [root / path.lstrip("/") for path in paths] + [root]
+    own_groups = [root / line[3:].lstrip("/") for line in own if line.startswith("0::")]
+    return [
+        group for own in own_groups for group in (own, *own.parents) if root in group.parents
+    ] + [root]
 
 
 def physical_cores() -> int:

@@ -6,15 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
-from fre_export.cli import main, parse_args
+from fre_export import cli
+from fre_export.cli import parse_args
+from fre_runtime.commands.common import run_command
 
 TINY = ["--backbone", "resnet18", "--layers", "layer1", "--weights", "random", "--size", "32"]
 
 
 def run(*argv):
-    with pytest.raises(SystemExit) as stop:
-        main([str(arg) for arg in argv])
-    return stop.value.code
+    return run_command(cli, [str(arg) for arg in argv])
 
 
 def test_parses_every_option():

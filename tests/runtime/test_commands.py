@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from fre_runtime import read_image
 from fre_runtime.commands import bench, evaluate, info, run
+from fre_runtime.commands.common import run_command
 from fre_runtime.metrics import auroc
 
 
 def call(command, *argv):
-    with pytest.raises(SystemExit) as stop:
-        command.main([str(arg) for arg in argv])
-    return stop.value.code
+    return run_command(command, [str(arg) for arg in argv])
 
 
 @pytest.fixture
@@ -189,7 +188,9 @@ def test_fails_with_one_clear_line(
 
 @pytest.mark.parametrize("argv", [["--threads", "0"], ["--duration", "-1"], ["--frame-size", "7"]])
 def test_misuse_exits_with_2(argv, uint8_model, capsys):
-    assert call(bench, uint8_model.path, *argv) == 2
+    with pytest.raises(SystemExit) as stop:
+        call(bench, uint8_model.path, *argv)
+    assert stop.value.code == 2
 
 
 def test_json_that_cannot_be_written(uint8_model, tmp_path, capsys):

@@ -9,7 +9,6 @@ from fre_runtime.latency import (
     measure_latency,
     measure_pair,
     measure_throughput,
-    paired_ratio,
 )
 
 
@@ -38,9 +37,9 @@ def test_parallel_calls_finish_more_frames():
 
 
 def test_the_paired_ratio_finds_the_slower_one():
-    ours, theirs = measure_pair(wait(2), wait(4), 0.1)
-    assert len(ours.milliseconds) == len(theirs.milliseconds)
-    assert len(ours.milliseconds) % PAIR_BLOCK == 0
-    ratio = paired_ratio(ours, theirs)
+    pair = measure_pair(wait(2), wait(4), 0.1)
+    assert len(pair.ours.milliseconds) == len(pair.theirs.milliseconds)
+    assert len(pair.ours.milliseconds) % PAIR_BLOCK == 0
+    ratio = pair.ratio
     assert ratio["low"] <= ratio["median"] <= ratio["high"]
     assert 0.3 < ratio["median"] < 0.9

@@ -115,7 +115,7 @@ def test_warns_when_all_photos_show_one_scene(tmp_path, make_photo, caplog):
 
 
 def test_more_components_than_photos_allow(folder):
-    with pytest.raises(DataError, match="12 components asked for, 12 photos give at most 11"):
+    with pytest.raises(DataError, match="12 components asked for, 12 images give at most 11"):
         fit(folder, dataclasses.replace(OPTIONS, components=12))
 
 

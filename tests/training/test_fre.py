@@ -6,8 +6,10 @@ import torch
 from fre_runtime.calibration import Threshold
 from fre_runtime.errors import UsageError
 
-from fre_edge.fre import Fusion, Reconstruction, fuse
-from fre_edge.scores import SCORES, image_score
+from fre_edge.fre import Reconstruction
+from fre_edge.fusion import Fusion, fuse
+from fre_edge.options import SCORES
+from fre_edge.scores import image_score
 from fre_edge.subspace import Rank, fit_pca, gram
 
 
@@ -18,7 +20,7 @@ def features():
 
 
 def test_the_error_map_is_the_residual_of_the_paper(features):
-    subspace = fit_pca(features, *gram(features), Rank(components=7))
+    subspace = fit_pca(features, *gram(features), Rank(1.0, 7))
     u = features[3].astype(np.float64)
     w, mu = subspace.components.astype(np.float64), subspace.mean.astype(np.float64)
     residual = (np.eye(96) - w.T @ w) @ (u - mu)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fre_runtime.errors import DataError
 
-from fre_edge.grouping import automatic_groups, groups_from_file, make_folds
+from fre_edge.grouping import GroupTable, automatic_groups, make_folds
 from fre_edge.subspace import gram
 
 
@@ -52,7 +52,7 @@ def test_reads_groups_by_name_or_by_the_end_of_the_path(tmp_path):
     table = tmp_path / "groups.csv"
     table.write_text("file,group\na.png,x\nmonday/b.png,y\ntuesday/b.png,x\n")
     images = [Path("all/monday/a.png"), Path("all/monday/b.png"), Path("all/tuesday/b.png")]
-    groups = groups_from_file(table, images)
+    groups = GroupTable.read(table).assign(images)
     assert groups[0] == groups[2] != groups[1]
 
 
@@ -60,6 +60,8 @@ def test_reads_groups_by_name_or_by_the_end_of_the_path(tmp_path):
     ("text", "message"),
     [
         ("file,group\nother.png,1\n", "gives no group for .*a.png"),
+        ("file,group\na.png,1\n", "a.png means both x/a.png and y/a.png"),
+        ("file,group\na.png,1\na.png,2\n", "puts a.png into both 1 and 2"),
         ("name,scene\na.png,1\n", "has no column 'file'"),
     ],
 )
@@ -67,9 +69,9 @@ def test_says_what_is_wrong_with_a_table(tmp_path, text, message):
     table = tmp_path / "groups.csv"
     table.write_text(text)
     with pytest.raises(DataError, match=message):
-        groups_from_file(table, [Path("a.png")])
+        GroupTable.read(table).assign([Path("x/a.png"), Path("y/a.png")])
 
 
 def test_a_missing_table_is_an_error(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
-        groups_from_file(tmp_path / "none.csv", [Path("a.png")])
+        GroupTable.read(tmp_path / "none.csv")

@@ -16,7 +16,7 @@ def features():
     return (rng.normal(size=(25, 15)) @ mixing + 2).astype(np.float32)
 
 
-@pytest.mark.parametrize(("rank", "sklearn_rank"), [(Rank(0.9), 0.9), (Rank(components=6), 6)])
+@pytest.mark.parametrize(("rank", "sklearn_rank"), [(Rank(0.9), 0.9), (Rank(1.0, 6), 6)])
 def test_equals_a_pca_fitted_without_the_fold(features, rank, sklearn_rank):
     folds = [np.arange(0, 9), np.arange(9, 18), np.arange(18, 25)]
     ours = held_out_maps(features, gram(features)[1], SHAPE, folds, rank)

@@ -18,7 +18,7 @@ def fitted(features, rank):
 
 
 def test_spans_the_same_subspace_as_sklearn(features):
-    ours = fitted(features, Rank(components=10))
+    ours = fitted(features, Rank(1.0, 10))
     theirs = PCA(10, svd_solver="full").fit(features.astype(np.float64))
     cosines = np.linalg.svd(ours.components @ theirs.components_.T)[1]
     np.testing.assert_allclose(cosines, 1, atol=1e-6)
@@ -42,8 +42,8 @@ def test_keeps_the_fewest_components_that_reach_the_variance(features, variance)
 
 
 def test_signs_and_order_of_the_images_do_not_matter(features):
-    a = fitted(features, Rank(components=5)).components
-    b = fitted(features[::-1].copy(), Rank(components=5)).components
+    a = fitted(features, Rank(1.0, 5)).components
+    b = fitted(features[::-1].copy(), Rank(1.0, 5)).components
     np.testing.assert_allclose(a, b, atol=1e-4)
     assert (a[np.arange(5), np.abs(a).argmax(1)] > 0).all()
 
@@ -62,7 +62,7 @@ def test_whole_variance_stops_at_the_numerical_rank(features):
 
 def test_more_components_than_images_allow_is_refused(features):
     with pytest.raises(DataError, match="40 components asked for, 40 images give at most 39"):
-        fitted(features, Rank(components=40))
+        fitted(features, Rank(1.0, 40))
 
 
 def test_constant_features_are_refused():

@@ -13,7 +13,6 @@ from fre_runtime.commands.common import (
     add_model_arguments,
     out,
     positive_float,
-    run_command,
     write_json,
 )
 from fre_runtime.detector import Detector
@@ -27,7 +26,6 @@ from fre_runtime.latency import (
     measure_latency,
     measure_pair,
     measure_throughput,
-    paired_ratio,
 )
 from fre_runtime.model_dir import GOLDEN_IMAGE, ModelDir, open_model_dir
 from fre_runtime.preprocess import prepare
@@ -120,10 +118,10 @@ def _rows(
     if other is None:
         return [_row(args, scope, job.info, measure_latency(job.call, args.duration))]
     other_job = _job(args, other, engine, scope)
-    ours, theirs = measure_pair(job.call, other_job.call, args.duration)
-    first = _row(args, scope, job.info, ours)
-    first |= {"model": str(args.model), "ratio": paired_ratio(ours, theirs)}
-    second = _row(args, scope, other_job.info, theirs) | {"model": str(args.vs)}
+    pair = measure_pair(job.call, other_job.call, args.duration)
+    first = _row(args, scope, job.info, pair.ours)
+    first |= {"model": str(args.model), "ratio": pair.ratio}
+    second = _row(args, scope, other_job.info, pair.theirs) | {"model": str(args.vs)}
     return [first, second]
 
 
@@ -194,8 +192,3 @@ def _machine(env: dict[str, Any]) -> str:
         f"{env['cpu']}, {env['cpus_available']} CPUs, quota {quota}, "
         f"{' '.join(env['isa'])}; {env['date']}"
     )
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of fre-bench."""
-    run_command(run, parse_args(argv))

@@ -1,12 +1,12 @@
 """What all commands share: exit codes, one-line errors, the model arguments."""
 
 import argparse
+import io
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Protocol
 
 import cv2
 
@@ -14,11 +14,29 @@ from fre_runtime.engines.loading import ENGINES
 from fre_runtime.errors import FreError, OutputError, UsageError
 
 
-def run_command(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> NoReturn:
-    """Run a command and exit: 0 done, 1 failed, 2 misused; see `launch` for Ctrl-C."""
+class Command(Protocol):
+    """A module that is a command."""
+
+    def parse_args(self, argv: list[str] | None = None) -> argparse.Namespace:
+        """Parse its command line."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do its work; returns the exit code."""
+        ...
+
+
+def run_command(command: Command, argv: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 misused.
+
+    Whatever is wrong becomes one line on stderr.
+    """
     _silence_decoders()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be valid Unicode
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = 1
     try:
-        code = run(args)
+        code = command.run(command.parse_args(argv))
         sys.stdout.flush()
     except UsageError as error:
         code = _say(error, 2)
@@ -27,7 +45,10 @@ def run_command(run: Callable[[argparse.Namespace], int], args: argparse.Namespa
     except BrokenPipeError:  # the reader of our output has gone: `fre-run ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    sys.exit(code)
+    except OSError as error:  # a full disk under stdout or a result file
+        code = _say(error, 1)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left to flush has no place
+    return code
 
 
 def _say(error: Exception, code: int) -> int:
@@ -47,7 +68,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=["auto", *ENGINES],
         default="auto",
-        help="default: the first that is installed of %(choices)s",
+        help="default: the first that is installed; fre-bench measures all that are",
     )
     parser.add_argument("--variant", default="fp32", help="precision variant (default fp32)")
     parser.add_argument(
@@ -88,6 +109,6 @@ def write_json(target: str, data: Any) -> None:  # noqa: ANN401 - any JSON value
     path = Path(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error

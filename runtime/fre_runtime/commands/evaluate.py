@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from fre_runtime.commands.common import add_model_arguments, out, run_command, write_json
+from fre_runtime.commands.common import add_model_arguments, out, write_json
 from fre_runtime.detector import Detector
 from fre_runtime.evaluation import Evaluation, evaluate
 
@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Run fre-eval."""
     detector = Detector(args.model, args.engine, args.variant, args.threads)
-    evaluation = evaluate(detector, args.dataset, variant=args.variant, quiet=args.quiet)
+    evaluation = evaluate(detector, args.dataset, quiet=args.quiet)
     if args.json:
         write_json(args.json, dataclasses.asdict(evaluation))
     if args.json != "-":
@@ -59,8 +59,3 @@ def describe(e: Evaluation) -> list[str]:
         lines += [f"    {kind:<34}{rate:.4f}" for kind, rate in e.detection_rate_by_kind.items()]
     lines += [f"  not scored: {reason}" for reason in e.invalid.values()]
     return lines
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of fre-eval."""
-    run_command(run, parse_args(argv))

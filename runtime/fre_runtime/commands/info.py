@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from fre_runtime.card import Card
-from fre_runtime.commands.common import out, run_command, write_json
+from fre_runtime.commands.common import out, write_json
 from fre_runtime.model_dir import open_model_dir
 
 
@@ -59,8 +59,3 @@ def describe(card: Card) -> list[str]:
             f"engines agree to {worst:.1e} on {variant.parity.images} images"
         )
     return lines
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of fre-info."""
-    run_command(run, parse_args(argv))

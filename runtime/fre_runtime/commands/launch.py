@@ -8,9 +8,11 @@ import sys
 
 
 def launch(module: str) -> None:
-    """Import ``module`` and run its ``main``; exits with 130 when stopped by Ctrl-C."""
+    """Run the command in ``module``: ``parse_args``, then ``run``; 130 when stopped by Ctrl-C."""
     try:
-        importlib.import_module(module).main()
+        command = importlib.import_module(module)
+        common = importlib.import_module("fre_runtime.commands.common")
+        sys.exit(common.run_command(command))
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(130)

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from fre_runtime.commands.common import add_model_arguments, out, run_command
+from fre_runtime.commands.common import add_model_arguments, out
 from fre_runtime.detector import Detector
-from fre_runtime.errors import OutputError
+from fre_runtime.errors import OutputError, UsageError
 from fre_runtime.files import VIDEO_SUFFIXES
 from fre_runtime.image import Image, encode_image
 from fre_runtime.overlay import overlay
@@ -67,7 +67,7 @@ def record(frame: Frame, result: Result | None) -> dict[str, Any]:
         "score": result.score,
         "raw_score": result.raw_score,
         "boxes": [box._asdict() for box in result.boxes],
-        "ms": sum(result.timings.values()),
+        "ms": frame.decode_ms + sum(result.timings.values()),
     }
 
 
@@ -85,7 +85,7 @@ def _open_lines(target: str | None) -> contextlib.AbstractContextManager[IO[str]
         return contextlib.nullcontext(sys.stdout)
     try:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        return Path(target).open("w", encoding="utf-8")
+        return Path(target).open("w", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
 
@@ -102,12 +102,18 @@ class _Pictures:
     """Names of the saved pictures: the sources' own tree below ``folder``, none used twice."""
 
     def __init__(self, folder: Path, sources: list[Path]) -> None:
-        self._folder = folder
-        self._base = Path(os.path.commonpath([path.absolute().parent for path in sources]))
+        self._folder = folder.resolve()
+        resolved = [path.resolve() for path in sources]
+        inside = [path for path in resolved if path.is_relative_to(self._folder)]
+        if inside:
+            raise UsageError(
+                f"--save {folder} holds {inside[0]}, which would be overwritten; save elsewhere"
+            )
+        self._base = Path(os.path.commonpath([path.parent for path in resolved]))
         self._used: set[Path] = set()
 
     def path(self, frame: Frame) -> Path:
-        source = Path(frame.source).absolute().relative_to(self._base)
+        source = Path(frame.source).resolve().relative_to(self._base)
         is_video = source.suffix.lower() in VIDEO_SUFFIXES
         name = f"{source.stem}_{frame.number:06d}.png" if is_video else f"{source.stem}.png"
         path = self._folder / source.with_name(name)
@@ -115,8 +121,3 @@ class _Pictures:
             path = path.with_name(f"{source.name}.png")
         self._used.add(path)
         return path
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of fre-run."""
-    run_command(run, parse_args(argv))

@@ -77,6 +77,8 @@ def open_engine(
         raise UsageError(f"threads must be at least 1, got {threads}")
     engine = resolve_engine(engine)
     chosen = model.variant(variant)
+    if engine not in chosen.files:
+        raise ArtifactError(f"{model.path}: variant {variant!r} has no file for engine {engine!r}")
     settings = Settings(threads or default_threads(), chosen.precision, throughput)
     loaded = load_engine(engine, model.path / chosen.files[engine], model.card.graph, settings)
     _check_thresholds(model, variant, loaded.metadata)
@@ -88,6 +90,10 @@ def load_engine(engine: str, path: Path, graph: Graph, settings: Settings) -> En
     """Load a graph file into the engine called ``engine``; proves nothing."""
     module = importlib.import_module(f"fre_runtime.engines.{engine}")
     loaded: Engine = getattr(module, ENGINES[engine])(path, graph, settings)
+    if loaded.info.precision != settings.precision:
+        raise EngineError(
+            f"{path}: {engine} runs {loaded.info.precision}, verified was {settings.precision}"
+        )
     return loaded
 
 

@@ -18,14 +18,15 @@ class OpenVinoEngine:
     """Runs ``openvino/model.xml`` (or an ONNX file) through an OpenVINO compiled model."""
 
     def __init__(self, path: Path, graph: Graph, settings: Settings) -> None:
+        core = openvino.Core()
         try:
-            model = openvino.Core().read_model(path)
+            model = core.read_model(path)
         except Exception as error:
             raise EngineError(f"{path}: OpenVINO refuses it ({error})") from error
         _check_contract(path, graph, model)
         self.metadata = _metadata(model)
         try:
-            self._compiled = openvino.Core().compile_model(model, "CPU", _config(settings))
+            self._compiled = core.compile_model(model, "CPU", _config(settings))
         except Exception as error:
             raise EngineError(f"{path}: OpenVINO cannot compile it ({error})") from error
         parallel = 1

@@ -1,0 +1,55 @@
+"""What can be chosen about a fit; light to import, so that the command line shares it."""
+
+from dataclasses import dataclass
+
+from fre_runtime.errors import UsageError
+
+SCORES = ("p3", "p2", "sum", "max")
+"""Ways to pool the map to a score; see `fre_edge.scores.image_score`."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What to fit; the defaults were chosen by measurement (see ``benchmarks/``)."""
+
+    backbone: str = "efficientnet_lite0"
+    layers: tuple[str, ...] = ()
+    """Graph nodes to tap; empty = the backbone's own default."""
+    weights: str = "auto"
+    """``auto``, ``random`` (speed work only), or the path of a state dict."""
+    size: tuple[int, int] | None = None
+    """Height and width of the model's input; None = the backbone's own default."""
+    pool: int | None = None
+    """Side of the average-pooling window; None = the backbone's own default."""
+    variance: float = 0.92
+    """Fraction of the variance that the subspace holds, in (0, 1]."""
+    components: int | None = None
+    """Number of components; overrides `variance`."""
+    score: str = "p3"
+    """How the map becomes the image score: one of `SCORES`."""
+    groups: str = "auto"
+    """``auto``, ``none``, or the path of a CSV file with the columns file,group."""
+    fpr: float = 0.01
+    """Target false-reject rate, in (0, 1)."""
+    seed: int = 0
+    strict: bool = False
+    """Refuse unusable files instead of leaving them out."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value out of range."""
+        if self.score not in SCORES:
+            raise UsageError(f"score {self.score!r} does not exist; choose {', '.join(SCORES)}")
+        if not 0 < self.variance <= 1:
+            raise UsageError(f"variance must be above 0 and at most 1, got {self.variance}")
+        if not 0 < self.fpr < 1:
+            raise UsageError(f"fpr must lie between 0 and 1, got {self.fpr}")
+        if self.seed < 0:
+            raise UsageError(f"seed must not be negative, got {self.seed}")
+        if len(set(self.layers)) != len(self.layers):
+            raise UsageError(f"layers must differ, got {', '.join(self.layers)}")
+        if self.components is not None and self.components < 1:
+            raise UsageError(f"components must be at least 1, got {self.components}")
+        if self.pool is not None and self.pool < 1:
+            raise UsageError(f"pool must be at least 1, got {self.pool}")
+        if self.size is not None and not all(32 <= side <= 4096 for side in self.size):
+            raise UsageError(f"size must lie in 32..4096 pixels, got {self.size}")
