@@ -116,7 +116,7 @@ def test_eval_refuses_masks_of_another_size(uint8_model, tmp_path, category, cap
 
     data = shutil.copytree(category, tmp_path / "data")
     shutil.copy(data / "test/good/photo_000.png", data / "ground_truth/scratch/000_mask.png")
-    mask = np.zeros((10, 10, 3), np.uint8)
+    mask = np.full((10, 10, 3), 255, np.uint8)
     cv2.imwrite(str(data / "ground_truth/scratch/000_mask.png"), mask)
     assert call(evaluate, uint8_model.path, data) == 1
     assert "masks must have the size of their photo" in capsys.readouterr().err
