@@ -95,7 +95,7 @@ def layer_errors(data: DataSet, matrices: list, index: int, folds: list, rank: R
 def pixel_figures(data: DataSet, maps: np.ndarray) -> tuple[float, float]:
     pixels = PixelMetrics()
     for one, mask, size, label in zip(maps, data.masks, data.sizes, data.labels, strict=True):
-        if label and mask is None:
+        if label and (mask is None or not mask.any()):
             continue
         lifted = cv2.resize(one, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
         pixels.add(lifted, np.zeros(size, bool) if mask is None else mask)

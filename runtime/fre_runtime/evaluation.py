@@ -1,5 +1,6 @@
 """Scoring a labelled data set with an exported model."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fre_runtime.detector import Detector
 from fre_runtime.errors import DataError, ImageError
@@ -37,6 +39,8 @@ class Evaluation:
     scores: dict[str, dict[str, Any]]
     """By path below the data set: raw and calibrated score, label, kind of defect, state."""
     detection_rate_by_kind: dict[str, float] = field(default_factory=dict)
+    empty_masks: list[str] = field(default_factory=list)
+    """Defective photos whose mask marks nothing; they enter no pixel figure."""
     invalid: dict[str, str] = field(default_factory=dict)
     """Images that could not be scored, with the reason; they enter no figure."""
 
@@ -55,6 +59,7 @@ def evaluate(detector: Detector, dataset: Path, *, quiet: bool = False) -> Evalu
     images = labelled_images(dataset)
     pixels = PixelMetrics()
     masks = False
+    empty_masks: list[str] = []
     invalid: dict[str, str] = {}
     scores: dict[str, dict[str, Any]] = {}
     shown = _scored(detector, images, invalid, dataset)
@@ -66,12 +71,20 @@ def evaluate(detector: Detector, dataset: Path, *, quiet: bool = False) -> Evalu
             "kind": image.kind,
             "state": result.state,
         }
-        if image.mask is not None or not image.is_defective:
-            masks = masks or image.mask is not None
-            _add_pixels(pixels, image, result)
+        if image.mask is None and image.is_defective:
+            continue
+        mask = _mask(image, result)
+        if image.is_defective and not mask.any():
+            empty_masks.append(_name(image, dataset))
+            continue
+        masks = masks or image.is_defective
+        # Odds instead of probabilities: the same order, but not crowded against 1.
+        with np.errstate(divide="ignore"):
+            pixels.add(result.anomaly_map / (np.float32(1) - result.anomaly_map), mask)
     if not scores:
         raise DataError(f"{dataset}: none of its {len(images)} test images could be scored")
-    return _summary(detector, scores, pixels if masks else None, invalid)
+    summary = _summary(detector, scores, pixels if masks else None)
+    return dataclasses.replace(summary, empty_masks=empty_masks, invalid=invalid)
 
 
 def _name(image: LabelledImage, dataset: Path) -> str:
@@ -93,27 +106,23 @@ def _scored(
             yield image, result
 
 
-def _add_pixels(pixels: PixelMetrics, image: LabelledImage, result: Result) -> None:
+def _mask(image: LabelledImage, result: Result) -> NDArray[np.bool_]:
     size = result.image_size
-    mask = np.zeros(size, bool)
-    if image.mask is not None:
-        mask = read_mask(image.mask)
-        if mask.shape != size:
-            raise DataError(
-                f"{image.mask}: is {mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x "
-                f"{size[1]} (height x width); masks must have the size of their photo"
-            )
-    # Odds instead of probabilities: the same order, but not crowded against 1.
-    calibrated = result.anomaly_map
-    with np.errstate(divide="ignore"):
-        pixels.add(calibrated / (np.float32(1) - calibrated), mask)
+    if image.mask is None:
+        return np.zeros(size, bool)
+    mask = read_mask(image.mask)
+    if mask.shape != size:
+        raise DataError(
+            f"{image.mask}: is {mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x "
+            f"{size[1]} (height x width); masks must have the size of their photo"
+        )
+    return mask
 
 
 def _summary(
     detector: Detector,
     scores: dict[str, dict[str, Any]],
     pixels: PixelMetrics | None,
-    invalid: dict[str, str],
 ) -> Evaluation:
     raw = np.array([entry["raw"] for entry in scores.values()], np.float64)
     label = np.array([entry["label"] for entry in scores.values()], bool)
@@ -140,7 +149,6 @@ def _summary(
         variant=detector.variant,
         scores=scores,
         detection_rate_by_kind=by_kind,
-        invalid=invalid,
     )
 
 

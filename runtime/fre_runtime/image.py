@@ -86,14 +86,11 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises
     ------
     ImageError
-        When the file is no image, or the mask marks nothing.
+        When the file is no image.
     """
     read_image(path)  # refuses whatever is not an image
     mask: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    marked = np.asarray(mask != 0) if mask.ndim == 2 else (mask[..., :3] != 0).any(2)
-    if not marked.any():
-        raise ImageError(f"{path}: the mask marks no pixel; remove it or draw the defect")
-    return np.asarray(marked)
+    return np.asarray(mask != 0 if mask.ndim == 2 else (mask[..., :3] != 0).any(2))
 
 
 def check_image(image: NDArray[Any], name: str = "image") -> Image:

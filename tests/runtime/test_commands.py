@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -112,14 +113,34 @@ def test_eval_names_images_that_it_cannot_score(uint8_model, tmp_path, make_fold
 
 
 def test_eval_refuses_masks_of_another_size(uint8_model, tmp_path, category, capsys):
-    import shutil
-
     data = shutil.copytree(category, tmp_path / "data")
     shutil.copy(data / "test/good/photo_000.png", data / "ground_truth/scratch/000_mask.png")
     mask = np.full((10, 10, 3), 255, np.uint8)
     cv2.imwrite(str(data / "ground_truth/scratch/000_mask.png"), mask)
     assert call(evaluate, uint8_model.path, data) == 1
     assert "masks must have the size of their photo" in capsys.readouterr().err
+
+
+def test_eval_reads_masks_of_any_depth_and_leaves_empty_ones_out(
+    uint8_model, tmp_path, category, capsys
+):
+    data = shutil.copytree(category, tmp_path / "data")
+    whole = tmp_path / "whole.json"
+    assert call(evaluate, uint8_model.path, data, "--json", whole) == 0
+    masks = data / "ground_truth/scratch"
+    for i, path in enumerate(sorted(masks.iterdir())):
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        green = np.dstack([0 * mask, mask, 0 * mask])
+        cv2.imwrite(str(path), (mask > 0).astype(np.uint16) if i % 2 else green)
+    assert call(evaluate, uint8_model.path, data, "--json", tmp_path / "again.json") == 0
+    figures = [json.loads(p.read_text()) for p in (whole, tmp_path / "again.json")]
+    assert figures[0]["aupro"] == figures[1]["aupro"]
+    empty = np.zeros((80, 96), np.uint8)
+    cv2.imwrite(str(masks / "003_mask.png"), empty)
+    assert call(evaluate, uint8_model.path, data, "--json", tmp_path / "empty.json") == 0
+    found = json.loads((tmp_path / "empty.json").read_text())
+    assert found["empty_masks"] == ["test/scratch/003.png"]
+    assert found["pixel_auroc"] is not None
 
 
 ROW = {

@@ -57,5 +57,9 @@ def describe(e: Evaluation) -> list[str]:
             lines.append(f"  {label:<36}{value:.4f}")
     if len(e.detection_rate_by_kind) > 1:
         lines += [f"    {kind:<34}{rate:.4f}" for kind, rate in e.detection_rate_by_kind.items()]
+    if e.empty_masks:
+        lines.append(
+            f"  {len(e.empty_masks)} masks mark nothing and were left out of pixel figures"
+        )
     lines += [f"  not scored: {reason}" for reason in e.invalid.values()]
     return lines
