@@ -19,10 +19,6 @@ import cv2
 import numpy as np
 import torch
 from elpv import lay_out
-from fre_runtime.environment import environment
-from fre_runtime.files import good_images, labelled_images
-from fre_runtime.image import read_image, read_mask
-from fre_runtime.metrics import PixelMetrics, auroc
 
 from fre_edge.backbones import build_backbone
 from fre_edge.calibrate import calibrate
@@ -35,6 +31,10 @@ from fre_edge.heldout import held_out_maps
 from fre_edge.images import PhotoReader
 from fre_edge.options import SCORES
 from fre_edge.subspace import Rank, fit_pca, gram
+from fre_runtime.environment import environment
+from fre_runtime.files import good_images, labelled_images
+from fre_runtime.image import read_image, read_mask
+from fre_runtime.metrics import PixelMetrics, auroc
 
 TAPS = ("blocks.2", "blocks.3", "blocks.4", "blocks.5.2", "blocks.5")
 SETS = (

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from elpv import lay_out
+
 from fre_runtime import read_image
 from fre_runtime.engines import ENGINES
 from fre_runtime.image import encode_image

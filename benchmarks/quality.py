@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from elpv import lay_out
+
 from fre_runtime.engines import ENGINES
 from fre_runtime.environment import environment
 

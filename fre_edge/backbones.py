@@ -12,11 +12,11 @@ from typing import Literal
 import timm
 import torch
 import torchvision
-from fre_runtime.errors import UsageError
 from timm.models import create_feature_extractor, get_graph_node_names
 from torch import nn
 
 from fre_edge.weights import WeightsInfo, load_weights, suit
+from fre_runtime.errors import UsageError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from fre_runtime.calibration import Calibration, Histogram, Threshold
 
 from fre_edge.grouping import Groups
 from fre_edge.subspace import Floats
+from fre_runtime.calibration import Calibration, Histogram, Threshold
 
 SPREAD = 1.0
 """s of the calibrated scales: score = S / (S + tau).

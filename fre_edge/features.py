@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from fre_runtime.errors import UsageError
 from torch import Tensor, nn
 
 from fre_edge.backbones import Backbone
+from fre_runtime.errors import UsageError
 
 
 class FeatureShape(NamedTuple):

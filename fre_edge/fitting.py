@@ -7,10 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fre_runtime.calibration import Calibration
-from fre_runtime.errors import DataError
-from fre_runtime.files import good_images
-from fre_runtime.progress import track
 
 from fre_edge.backbones import Backbone, build_backbone
 from fre_edge.calibrate import calibrate
@@ -22,6 +18,10 @@ from fre_edge.heldout import held_out_maps
 from fre_edge.images import PhotoReader
 from fre_edge.options import FitOptions
 from fre_edge.subspace import Features, Floats, Rank, Subspace, fit_pca, gram
+from fre_runtime.calibration import Calibration
+from fre_runtime.errors import DataError
+from fre_runtime.files import good_images
+from fre_runtime.progress import track
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from fre_runtime.calibration import Threshold
 from torch import Tensor, nn
 
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fusion import Fusion, finest_grid, fuse
 from fre_edge.scores import image_score
 from fre_edge.subspace import Subspace
+from fre_runtime.calibration import Threshold
 
 
 class FreOutputs(NamedTuple):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fre_runtime.errors import DataError
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from fre_edge.subspace import Floats
+from fre_runtime.errors import DataError
 
 Groups = NDArray[np.int64]
 """Group number of each image, (N,)."""

@@ -1,9 +1,9 @@
 """How an anomaly map becomes the image score."""
 
-from fre_runtime.errors import UsageError
 from torch import Tensor
 
 from fre_edge.options import SCORES
+from fre_runtime.errors import UsageError
 
 
 def image_score(maps: Tensor, score: str) -> Tensor:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from fre_runtime.errors import DataError
 from numpy.typing import NDArray
+
+from fre_runtime.errors import DataError
 
 Features = NDArray[np.float32]
 Floats = NDArray[np.float64]

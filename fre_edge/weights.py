@@ -9,9 +9,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import torchvision
+from torch import Tensor
+
 from fre_runtime.errors import FreError, MissingDependencyError
 from fre_runtime.model_dir import sha256_of
-from torch import Tensor
 
 StateDict = Mapping[str, Tensor]
 

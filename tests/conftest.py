@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from fre_edge import Fit, FitOptions, fit
 from fre_export import ExportOptions, export
 from fre_runtime.image import encode_image
 from fre_runtime.model_dir import ModelDir
-
-from fre_edge import Fit, FitOptions, fit
 
 TINY = FitOptions(
     backbone="resnet18",

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+
+from fre_edge import FitOptions
 from fre_export import export
 from fre_runtime import Detector
 from fre_runtime.evaluation import evaluate
-
-from fre_edge import FitOptions
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from fre_edge.options import FitOptions
 from fre_runtime.commands.common import out, positive_int, write_json
 from fre_runtime.model_dir import ModelDir
 from fre_runtime.threads import default_threads
-
-from fre_edge.options import FitOptions
 
 DEFAULTS = FitOptions()
 
@@ -44,7 +43,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="auto: embedded or torchvision's; FILE: a state dict; random: for speed work only",
     )
     model.add_argument(
-        "--size", type=_size, metavar="N|HxW", help="model input in pixels (default 256)"
+        "--size",
+        type=_size,
+        metavar="N|HxW",
+        help="model input in pixels (default: the backbone's own, mostly 256)",
     )
     model.add_argument("--pool", type=positive_int, metavar="N", help="average-pooling window")
     rank = model.add_mutually_exclusive_group()

@@ -8,6 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from fre_edge.fitting import Fit, fit
+from fre_edge.fre import FRE
+from fre_edge.fusion import finest_grid
+from fre_edge.options import FitOptions
+from fre_edge.state import save_fit
+from fre_export.metadata import graph_metadata
+from fre_export.onnx_graph import save_onnx
+from fre_export.openvino_ir import save_ir
+from fre_export.parity import prove, reference
+from fre_export.samples import golden_photo, parity_samples
 from fre_runtime.card import Backbone, Card, Graph, Layer, Parity, Training, Variant
 from fre_runtime.engines import ENGINES, Engine, Settings
 from fre_runtime.engines.loading import load_engine, open_engine
@@ -26,17 +37,6 @@ from fre_runtime.model_dir import (
 )
 from fre_runtime.preprocess import prepare
 from fre_runtime.threads import default_threads
-
-from fre_edge.fitting import Fit, fit
-from fre_edge.fre import FRE
-from fre_edge.fusion import finest_grid
-from fre_edge.options import FitOptions
-from fre_edge.state import save_fit
-from fre_export.metadata import graph_metadata
-from fre_export.onnx_graph import save_onnx
-from fre_export.openvino_ir import save_ir
-from fre_export.parity import prove, reference
-from fre_export.samples import golden_photo, parity_samples
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import onnx
 import torch
-from fre_runtime.card import OUTPUTS, Graph
 
 from fre_edge.fre import FRE
+from fre_runtime.card import OUTPUTS, Graph
 
 OPSET = 18
 BATCH = "batch"

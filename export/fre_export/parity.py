@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from fre_edge.fre import FRE
 from fre_runtime.calibration import Calibration, Threshold
 from fre_runtime.card import Graph, Parity
 from fre_runtime.engines import Engine, Outputs
@@ -13,9 +16,6 @@ from fre_runtime.errors import FreError
 from fre_runtime.image import Image
 from fre_runtime.preprocess import prepare
 from fre_runtime.progress import track
-from numpy.typing import NDArray
-
-from fre_edge.fre import FRE
 
 SCORE_TOLERANCE = 1e-3
 """Largest relative difference of the raw score."""

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from fre_runtime.errors import DataError, ImageError
-from fre_runtime.files import labelled_images
-from fre_runtime.image import read_image, resize
 
 from fre_edge.fitting import Fit
 from fre_export.parity import Sample
+from fre_runtime.errors import DataError, ImageError
+from fre_runtime.files import labelled_images
+from fre_runtime.image import read_image, resize
 
 COUNT = 32
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from fre_export import cli
 from fre_export.cli import parse_args
 from fre_runtime.commands.common import run_command

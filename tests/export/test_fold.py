@@ -2,12 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fre_export import ExportOptions, ParityError, export, fold
-from fre_runtime.errors import OutputError, UsageError
-from fre_runtime.image import RESIZE_RULE
 from safetensors.numpy import load_file
 
 from fre_edge import FitOptions
+from fre_export import ExportOptions, ParityError, export, fold
+from fre_runtime.errors import OutputError, UsageError
+from fre_runtime.image import RESIZE_RULE
 
 
 def leftovers(folder):

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import openvino
 import pytest
+
 from fre_runtime.card import OUTPUTS
 
 MODELS = ["uint8_model", "float_model", "max_model"]

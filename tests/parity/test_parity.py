@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from fre_runtime.engines import Outputs, open_engine
 
 MODELS = ["uint8_model", "float_model", "max_model"]

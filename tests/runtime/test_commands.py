@@ -4,6 +4,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+
 from fre_runtime import read_image
 from fre_runtime.commands import bench, evaluate, info, run
 from fre_runtime.commands.common import run_command

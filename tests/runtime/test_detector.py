@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+
 from fre_runtime import Detector, ImageError, MissingDependencyError, UsageError
 from fre_runtime.engines import Outputs, loading
 from fre_runtime.image import encode_image

@@ -5,6 +5,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+
 from fre_runtime.errors import ImageError
 from fre_runtime.header import image_size
 from fre_runtime.image import check_image, encode_image, read_image, resize

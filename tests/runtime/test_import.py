@@ -3,8 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fre_runtime
 import pytest
+
+import fre_runtime
 
 FORBIDDEN = {"torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "fre_edge", "fre_export"}
 

@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+
 from fre_runtime.latency import (
     MIN_FRAMES,
     PAIR_BLOCK,

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from fre_runtime.metrics import PixelMetrics, auroc, average_precision, f1_max
 from scipy.ndimage import label as connected
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from fre_runtime.metrics import PixelMetrics, auroc, average_precision, f1_max
 
 
 @pytest.fixture(params=[(0, 200, None), (1, 50, 1), (2, 7, None)])

@@ -2,6 +2,7 @@ import json
 import os
 
 import pytest
+
 from fre_runtime import Detector
 from fre_runtime.errors import ArtifactError, EngineError, UsageError
 from fre_runtime.model_dir import open_model_dir, write_manifest

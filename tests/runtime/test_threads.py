@@ -1,4 +1,5 @@
 import pytest
+
 from fre_runtime import threads
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from fre_runtime.errors import UsageError
 
 from fre_edge.backbones import SPECS, build_backbone
 from fre_edge.features import FeatureExtractor
+from fre_runtime.errors import UsageError
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "vgg16", "wide_resnet50_2"])

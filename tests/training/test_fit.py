@@ -5,11 +5,11 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from fre_runtime.errors import DataError, UsageError
-from fre_runtime.image import encode_image
 
 from fre_edge import FitOptions, fit
 from fre_edge.images import PhotoReader
+from fre_runtime.errors import DataError, UsageError
+from fre_runtime.image import encode_image
 
 OPTIONS = FitOptions(
     backbone="resnet18", layers=("layer1",), weights="random", size=(32, 32), pool=2, fpr=0.2

@@ -3,14 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from fre_runtime.calibration import Threshold
-from fre_runtime.errors import UsageError
 
 from fre_edge.fre import Reconstruction
 from fre_edge.fusion import Fusion, fuse
 from fre_edge.options import SCORES
 from fre_edge.scores import image_score
 from fre_edge.subspace import Rank, fit_pca, gram
+from fre_runtime.calibration import Threshold
+from fre_runtime.errors import UsageError
 
 
 @pytest.fixture

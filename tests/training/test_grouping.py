@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fre_runtime.errors import DataError
 
 from fre_edge.grouping import GroupTable, automatic_groups, make_folds
 from fre_edge.subspace import gram
+from fre_runtime.errors import DataError
 
 
 def bursts(scenes=12, shots=5, noise=0.2):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from fre_runtime.errors import DataError
 from sklearn.decomposition import PCA
 
 from fre_edge.subspace import Rank, fit_pca, gram, numerical_rank
+from fre_runtime.errors import DataError
 
 
 @pytest.fixture(params=[0, 1, 2])
