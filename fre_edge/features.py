@@ -66,7 +66,13 @@ class FeatureExtractor(nn.Module):
 
         Raises `UsageError` for a layer without a grid.
         """
-        taps = self.trunk((torch.zeros(1, 3, height, width) - self.mean) / self.std)
+        try:
+            taps = self.trunk((torch.zeros(1, 3, height, width) - self.mean) / self.std)
+        except (AssertionError, RuntimeError) as error:
+            raise UsageError(
+                f"the backbone cannot take images of {height} x {width} pixels ({error}); "
+                "give its own size with --size"
+            ) from error
         for layer in self.layers:
             if taps[layer].ndim != 4:
                 raise UsageError(

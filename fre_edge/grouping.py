@@ -61,6 +61,8 @@ class GroupTable:
             raise DataError(f"{path}: has no column {error}; expected file,group") from None
         group_of: dict[str, str] = {}
         for name, group in rows:
+            if not name or not group:
+                raise DataError(f"{path}: the line of {name!r} lacks its file or its group")
             if group_of.setdefault(name, group) != group:
                 raise DataError(f"{path}: puts {name} into both {group_of[name]} and {group}")
         return cls(path, group_of)

@@ -1,15 +1,14 @@
 """Streaming the good photos from disk: read ahead, resized, the unusable ones named."""
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from fre_runtime.errors import ImageError
 from fre_runtime.image import Image, read_image, resize
+from fre_runtime.ordered import ordered_map
 
 READERS = 4
 """Threads that decode; more than cores, since some of them wait for the disk."""
@@ -41,7 +40,8 @@ class PhotoReader:
     def __iter__(self) -> Iterator[Photo]:
         """Yield the readable photos, each distinct picture once."""
         seen: dict[bytes, Path] = {}
-        for path, read in self._read_ahead():
+        reads = ordered_map(self._read, self.paths, READERS, AHEAD)
+        for path, read in zip(self.paths, reads, strict=True):
             if isinstance(read, str):
                 self.skipped[path] = read
                 continue
@@ -53,20 +53,6 @@ class PhotoReader:
             self.sizes.add(size)
             self.brightest = max(self.brightest, int(image.max()))
             yield Photo(path, image)
-
-    def _read_ahead(self) -> Iterator[tuple[Path, str | tuple[Image, tuple[int, int]]]]:
-        pending: deque[tuple[Path, Future[str | tuple[Image, tuple[int, int]]]]] = deque()
-        pool = ThreadPoolExecutor(READERS, thread_name_prefix="fre-read")
-        try:
-            for path in self.paths:
-                pending.append((path, pool.submit(self._read, path)))
-                if len(pending) >= AHEAD:
-                    path, done = pending.popleft()
-                    yield path, done.result()
-            for path, done in pending:
-                yield path, done.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, path: Path) -> str | tuple[Image, tuple[int, int]]:
         try:

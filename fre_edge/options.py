@@ -30,7 +30,7 @@ class FitOptions:
     groups: str = "auto"
     """``auto``, ``none``, or the path of a CSV file with the columns file,group."""
     fpr: float = 0.01
-    """Target false-reject rate, in (0, 1)."""
+    """Target false-reject rate, at least 1e-6 and below 1."""
     seed: int = 0
     strict: bool = False
     """Refuse unusable files instead of leaving them out."""
@@ -41,10 +41,10 @@ class FitOptions:
             raise UsageError(f"score {self.score!r} does not exist; choose {', '.join(SCORES)}")
         if not 0 < self.variance <= 1:
             raise UsageError(f"variance must be above 0 and at most 1, got {self.variance}")
-        if not 0 < self.fpr < 1:
-            raise UsageError(f"fpr must lie between 0 and 1, got {self.fpr}")
-        if self.seed < 0:
-            raise UsageError(f"seed must not be negative, got {self.seed}")
+        if not 1e-6 <= self.fpr < 1:
+            raise UsageError(f"fpr must lie between 0.000001 and 1, got {self.fpr}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
         if len(set(self.layers)) != len(self.layers):
             raise UsageError(f"layers must differ, got {', '.join(self.layers)}")
         if self.components is not None and self.components < 1:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from fre_edge.fitting import Fit
+from fre_runtime.errors import OutputError
 
 
 def save_fit(fit: Fit, path: Path) -> None:
@@ -19,4 +21,7 @@ def save_fit(fit: Fit, path: Path) -> None:
         tensors[f"{name}.mean"] = subspace.mean
         tensors[f"{name}.components"] = subspace.components
         tensors[f"{name}.spectrum"] = np.ascontiguousarray(subspace.spectrum)
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a full disk, among others
+        raise OutputError(f"{path.name}: cannot be written ({error})") from error

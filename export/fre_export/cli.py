@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fre_edge.options import FitOptions
 from fre_runtime.commands.common import out, positive_int, write_json
+from fre_runtime.errors import MissingDependencyError
 from fre_runtime.model_dir import ModelDir
 from fre_runtime.threads import default_threads
 
@@ -109,9 +110,14 @@ def run(args: argparse.Namespace) -> int:
     for name in ("fre_edge", "fre_export"):
         logging.getLogger(name).setLevel(logging.WARNING if args.quiet else logging.INFO)
     # Imported here so that --help and misuse answer at once.
-    import torch
+    try:
+        import torch
 
-    from fre_export.fold import ExportOptions, export
+        from fre_export.fold import ExportOptions, export
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"{error.name} is not installed; run: pip install 'fre-edge[train]'"
+        ) from error
 
     fit_options = FitOptions(
         backbone=args.backbone,

@@ -18,13 +18,13 @@ from fre_export.metadata import graph_metadata
 from fre_export.onnx_graph import save_onnx
 from fre_export.openvino_ir import save_ir
 from fre_export.parity import prove, reference
-from fre_export.samples import golden_photo, parity_samples
+from fre_export.samples import golden_image, parity_samples
 from fre_runtime.card import Backbone, Card, Graph, Layer, Parity, Training, Variant
 from fre_runtime.engines import ENGINES, Engine, Settings
 from fre_runtime.engines.loading import load_engine, open_engine
 from fre_runtime.environment import package_versions
 from fre_runtime.errors import UsageError
-from fre_runtime.image import RESIZE_RULE, encode_image, read_image, resize
+from fre_runtime.image import RESIZE_RULE, encode_image
 from fre_runtime.model_dir import (
     CARD,
     GOLDEN_IMAGE,
@@ -40,6 +40,7 @@ from fre_runtime.threads import default_threads
 
 log = logging.getLogger(__name__)
 
+PRECISION = "f32"
 FILES = {"openvino": "openvino/model.xml", "onnxruntime": "model.onnx"}
 VERSIONS = (
     "fre-edge", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino",
@@ -122,21 +123,22 @@ def _write(root: Path, fitted: Fit, folder: Path | None, options: ExportOptions,
     graph = graph_of(fitted, options)
     lift_to = fitted.size if graph.map_size == "input" else None
     module = fitted.module(graph.io, lift_to)
-    metadata = graph_metadata(graph, fitted.calibration)
+    metadata = graph_metadata(graph, fitted.calibration, PRECISION)
     log.info("folding into one ONNX graph")
     save_onnx(module, graph, metadata, root / FILES["onnxruntime"])
     log.info("converting to OpenVINO IR")
     save_ir(root / FILES["onnxruntime"], metadata, root / FILES["openvino"])
-    settings = Settings(default_threads(), "f32")
+    settings = Settings(default_threads(), PRECISION)
     engines = {
         engine: load_engine(engine, root / FILES[engine], graph, settings) for engine in ENGINES
     }
     parity = _prove(module, engines, graph, fitted, folder)
     _write_golden(root, module, graph, fitted)
     save_fit(fitted, root / "fit.safetensors")
-    variant = Variant("f32", FILES, fitted.calibration, parity)
+    variant = Variant(PRECISION, FILES, fitted.calibration, parity)
     card = _card(name, fitted, graph, variant)
-    (root / CARD).write_text(card.to_json(), encoding="utf-8")
+    # Names of files need not be valid Unicode; the escapes are valid JSON.
+    (root / CARD).write_text(card.to_json(), encoding="utf-8", errors="backslashreplace")
     write_manifest(root)
 
 
@@ -175,7 +177,7 @@ def _prove(
 
 
 def _write_golden(root: Path, module: FRE, graph: Graph, fitted: Fit) -> None:
-    image = resize(read_image(golden_photo(fitted)), graph.height, graph.width)
+    image = golden_image(fitted)
     path = root / GOLDEN_IMAGE
     path.parent.mkdir()
     path.write_bytes(encode_image(image, path.suffix))

@@ -6,7 +6,7 @@ from fre_runtime.calibration import Calibration
 from fre_runtime.card import Graph
 
 
-def graph_metadata(graph: Graph, calibration: Calibration) -> dict[str, str]:
+def graph_metadata(graph: Graph, calibration: Calibration, precision: str) -> dict[str, str]:
     """Key-value pairs for ONNX metadata_props and for the IR's ``rt_info/model_info``.
 
     The thresholds stand there in full, so that a graph found without its card still tells them,
@@ -19,6 +19,7 @@ def graph_metadata(graph: Graph, calibration: Calibration) -> dict[str, str]:
         "fre_pixel_threshold": repr(calibration.pixel.value),
         "fre_pixel_spread": repr(calibration.pixel.spread),
         "fre_score": graph.score,
+        "fre_precision": precision,
         "fre_resize": graph.resize,
         "fre_colour": graph.colour,
         "model_type": "AnomalyDetection",

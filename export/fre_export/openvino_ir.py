@@ -5,6 +5,8 @@ from pathlib import Path
 
 import openvino
 
+from fre_runtime.errors import OutputError
+
 
 def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
     """Convert to IR with float32 weights; ``metadata`` goes to rt_info under ``model_info``.
@@ -17,4 +19,7 @@ def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
     for key, value in metadata.items():
         model.set_rt_info(value, ["model_info", key])
     path.parent.mkdir(parents=True, exist_ok=True)
-    openvino.serialize(model, path)
+    try:
+        openvino.serialize(model, path)
+    except RuntimeError as error:  # a full disk, among others
+        raise OutputError(f"{path.name}: OpenVINO cannot write it ({error})") from error

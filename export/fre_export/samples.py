@@ -8,7 +8,7 @@ from fre_edge.fitting import Fit
 from fre_export.parity import Sample
 from fre_runtime.errors import DataError, ImageError
 from fre_runtime.files import labelled_images
-from fre_runtime.image import read_image, resize
+from fre_runtime.image import Image, read_image, resize
 
 COUNT = 32
 
@@ -29,16 +29,24 @@ def parity_samples(images: Path | None, fit: Fit) -> tuple[list[Sample], str]:
         if samples:
             return samples, "photos of the test folder"
     turned = [
-        Sample(f"{sample.name} (turned)", np.ascontiguousarray(sample.image[::-1, ::-1]))
+        Sample(f"{sample.name} (turned)", _turned(sample.image))
         for sample in _read(_spread(fit.photos), fit.size)
     ]
     return turned, "training photos turned by 180 degrees"
 
 
-def golden_photo(fit: Fit) -> Path:
-    """The training photo with the median held-out score: typical, and far from the threshold."""
+def golden_image(fit: Fit) -> Image:
+    """The training photo with the median held-out score, turned by 180 degrees, at model size.
+
+    Turned, since the error of a photo that the fit has seen can be mere rounding.
+    """
     order = np.argsort(fit.held_out_scores, kind="stable")
-    return fit.photos[int(order[len(order) // 2])]
+    photo = read_image(fit.photos[int(order[len(order) // 2])])
+    return _turned(resize(photo, *fit.size))
+
+
+def _turned(image: Image) -> Image:
+    return np.ascontiguousarray(image[::-1, ::-1])
 
 
 def _spread(paths: list[Path]) -> list[Path]:

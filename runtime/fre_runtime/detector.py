@@ -1,9 +1,7 @@
 """The class that edge apps embed: a model directory in, results out."""
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from fre_runtime.engines.base import EngineInfo, Outputs
 from fre_runtime.engines.loading import open_engine
 from fre_runtime.image import MAX_PIXELS, Image, check_image, read_image
 from fre_runtime.model_dir import ModelDir, open_model_dir
+from fre_runtime.ordered import ordered_map
 from fre_runtime.preprocess import prepare
 from fre_runtime.result import Result, state_of
 
@@ -112,27 +111,7 @@ class Detector:
         results of what it had given.
         """
         workers = self.info.parallel + 1  # one decodes while the others infer
-        pending: deque[Future[Result]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-stream")
-        failure: Exception | None = None
-        iterator = iter(sources)
-        try:
-            while True:
-                try:
-                    pending.append(pool.submit(self, next(iterator)))
-                except StopIteration:
-                    break
-                except Exception as error:
-                    failure = error
-                    break
-                if len(pending) >= 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-            if failure is not None:
-                raise failure
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return ordered_map(self, sources, workers, ahead=2 * workers)
 
     def _load(self, source: Source) -> Image:
         if isinstance(source, str | Path | bytes):

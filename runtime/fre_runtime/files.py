@@ -28,7 +28,7 @@ def list_files(folder: Path) -> list[Path]:
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
     if not files:
-        raise DataError(f"{folder}: holds no file; put at least 2 photos of good parts into it")
+        raise DataError(f"{folder}: holds no file; give a folder with photos in it")
     return files
 
 

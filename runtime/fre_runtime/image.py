@@ -25,6 +25,9 @@ Image = NDArray[np.uint8]
 MAX_PIXELS = 64_000_000
 """Largest image decoded by default, in pixels: a 20 KB PNG can unpack to gigabytes."""
 
+MAX_BYTES = 1 << 30
+"""Largest file that is read at all."""
+
 RESIZE_RULE = "area-linear"
 """Name of the resize rule above, as the model card records it."""
 
@@ -52,10 +55,7 @@ def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
         name, data = f"image of {len(source)} bytes", source
     else:
         name = str(source)
-        try:
-            data = Path(source).read_bytes()
-        except OSError as error:
-            raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
+        data = _read_bytes(Path(source))
     size = image_size(data)
     if size is None:
         what = "is empty" if not data else "is not a JPEG, PNG, BMP, classic TIFF or WebP image"
@@ -78,6 +78,21 @@ def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
     if sorted(image.shape[:2]) != sorted(size):  # EXIF orientation may have swapped the sides
         raise ImageError(f"{name}: decodes to {image.shape[:2]}, its header says {size[::-1]}")
     return check_image(image, name)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{path}: cannot be read (it is no regular file)")
+        if path.stat().st_size > MAX_BYTES:
+            raise ImageError(f"{path}: has {path.stat().st_size} bytes, the limit is {MAX_BYTES}")
+        return path.read_bytes()
+    except ImageError:
+        raise
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL in the name
+        raise ImageError(f"{str(path)!r}: cannot be read ({error})") from error
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

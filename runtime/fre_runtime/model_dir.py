@@ -137,7 +137,7 @@ def check_writable(out: Path, *, overwrite: bool) -> None:
         hint = (
             "choose another --out, or pass --overwrite"
             if _is_model_dir(out)
-            else "it is no model directory, so it is left alone; choose another --out"
+            else "it holds more than a model, so it is left alone; choose another --out"
         )
         raise OutputError(f"{out}: already exists; {hint}")
     parent = out.absolute().parent

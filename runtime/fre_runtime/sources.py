@@ -40,6 +40,8 @@ def expand(arguments: list[str]) -> list[Path]:
     paths: list[Path] = []
     for argument in arguments:
         path = Path(argument)
+        if not argument:
+            raise DataError("an empty name is no file, folder or pattern")
         if path.is_dir():
             found = [p for p in list_files(path) if p.suffix.lower() in IMAGE_SUFFIXES]
             if not found:
@@ -83,7 +85,11 @@ def _video(path: Path) -> Iterator[Frame]:
             decode_ms = (time.perf_counter() - start) * 1e3
             yield Frame(str(path), number, check_image(rgb, str(path)), decode_ms=decode_ms)
             number += 1
+        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     finally:
         capture.release()
+    if 0 < number < 0.99 * promised:  # containers may round the count
+        error = f"{path}: breaks off after {number} of {promised} frames"
+        yield Frame(str(path), number, None, error)
     if number == 0:
         yield Frame(str(path), 0, None, f"{path}: no frame can be decoded from this video")

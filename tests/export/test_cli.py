@@ -41,12 +41,12 @@ def test_writes_a_model_and_says_what_to_do_next(category, tmp_path, capsys, cap
     ("argv", "code", "message"),
     [
         (["missing", "--out", "m"], 1, "missing: does not exist; give a folder of images"),
-        ([".", "--out", "m", *TINY], 1, "holds no file; put at least 2 photos"),
+        ([".", "--out", "m", *TINY], 1, "holds no file; give a folder with photos"),
         (["PHOTOS", "--out", "m", "--backbone", "resnet19"], 2, "did you mean resnet18"),
-        ([".", "--out", "m", "--fpr", "7"], 2, "fpr must lie between 0 and 1, got 7.0"),
+        ([".", "--out", "m", "--fpr", "7"], 2, "fpr must lie between 0.000001 and 1, got 7.0"),
         ([".", "--out", "m", "--score", "mean"], 2, "choose p3, p2, sum, max"),
         (["PHOTOS", "--out", "m", "--weights", "w.pth"], 1, "w.pth: no such weights file"),
-        ([".", "--out", "."], 1, "already exists; it is no model directory"),
+        ([".", "--out", "."], 1, "already exists; it holds more than a model"),
     ],
 )
 def test_fails_with_one_clear_line(argv, code, message, tmp_path, monkeypatch, capsys, category):

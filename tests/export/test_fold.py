@@ -2,12 +2,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fre_edge import FitOptions
 from fre_export import ExportOptions, ParityError, export, fold
 from fre_runtime.errors import OutputError, UsageError
-from fre_runtime.image import RESIZE_RULE
+from fre_runtime.image import RESIZE_RULE, encode_image
 
 
 def leftovers(folder):
@@ -143,3 +144,36 @@ def test_unicode_and_spaces_in_paths(tmp_path, make_folder, tiny_fit):
     options = dataclasses.replace(tiny_fit.options, layers=("layer1",))
     model = export(photos, tmp_path / "Modell ü 1", options)
     assert model.path.name == model.card.name == "Modell ü 1"
+
+
+@pytest.mark.parametrize(("count", "variance"), [(2, 0.92), (3, 0.92), (5, 1.0), (12, 1.0)])
+def test_few_photos_and_full_rank_work(tmp_path, make_folder, tiny_fit, count, variance):
+    photos = make_folder(tmp_path / "few", count)
+    options = dataclasses.replace(tiny_fit.options, layers=("layer1",), variance=variance)
+    model = export(photos, tmp_path / "model", options)
+    assert model.variant("fp32").calibration.fpr_supported == pytest.approx(1 / (count + 1))
+
+
+def test_photos_that_hardly_vary_pass_the_proof(tmp_path, make_photo, tiny_fit):
+    base = make_photo(0)
+    for i in range(12):
+        photo = base.copy()
+        photo[i, i] += np.uint8(1)
+        (tmp_path / f"{i}.png").write_bytes(encode_image(photo, ".png"))
+    out = tmp_path.parent / "hardly_varies"
+    options = dataclasses.replace(tiny_fit.options, layers=("layer1",))
+    assert export(tmp_path, out, options).variant("fp32").parity.labels_equal
+
+
+@pytest.mark.parametrize("writer", ["save_ir", "save_fit"])
+def test_a_full_disk_is_one_of_our_errors(tiny_fit, tmp_path, monkeypatch, writer):
+    module = {"save_ir": "openvino.serialize", "save_fit": "fre_edge.state.save_file"}[writer]
+    error = {"save_ir": RuntimeError, "save_fit": SafetensorError}[writer]
+
+    def full(*_):
+        raise error("No space left on device")
+
+    monkeypatch.setattr(module, full)
+    with pytest.raises(OutputError, match="No space left"):
+        export(tiny_fit, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,22 @@ def test_run_reads_videos(uint8_model, video, tmp_path, capsys):
     assert (tmp_path / "out/line_000004.png").is_file()
 
 
+def test_run_overwrites_no_source(uint8_model, tmp_path, make_folder, capsys):
+    photo = make_folder(tmp_path / "photos", 1) / "photo_000.png"
+    before = photo.read_bytes()
+    assert call(run, uint8_model.path, photo, "--save", photo.parent) == 2
+    assert call(run, uint8_model.path, photo, "--json", photo) == 2
+    assert photo.read_bytes() == before
+
+
+def test_run_says_when_a_video_breaks_off(uint8_model, video, capsys):
+    data = video.read_bytes()
+    video.write_bytes(data[: len(data) // 2])
+    assert call(run, uint8_model.path, video, "--json", "-") == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["state"] == "invalid"
+
+
 def test_run_reports_what_it_cannot_read_and_goes_on(uint8_model, category, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"junk")
     (tmp_path / "b.mp4").write_bytes(b"junk")
@@ -173,6 +189,12 @@ def test_bench(uint8_model, scenario, tmp_path, capsys):
         latency = row["latency_ms"]
         assert latency["median"] <= latency["p90"] <= latency["p95"] <= latency["p99"]
         assert latency["p99"] <= latency["max"]
+
+
+def test_bench_without_an_engine_says_so(uint8_model, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert call(bench, uint8_model.path) == 1
+    assert "no inference engine is installed" in capsys.readouterr().err
 
 
 def test_bench_compares_two_models(uint8_model, max_model, tmp_path, capsys):

@@ -102,6 +102,13 @@ def test_odd_memory_layouts_give_the_same_score(detector, photos):
     assert detector(photo[:1, :1]).image_size == (1, 1)
 
 
+def test_read_only_arrays_of_the_model_size_are_fine(detector, make_photo):
+    photo = make_photo(1, 64, 64)
+    expected = detector(photo).score
+    photo.flags.writeable = False
+    assert detector(photo).score == expected
+
+
 def test_a_score_that_is_no_number_is_invalid_and_never_good(detector, photos, monkeypatch):
     nan = np.full(1, np.nan, np.float32)
     grid = np.full((1, 1, 4, 4), np.nan, np.float32)
@@ -122,7 +129,7 @@ def test_the_precision_that_runs_is_the_one_verified(detector):
 def test_unknown_and_missing_engines(uint8_model, monkeypatch):
     with pytest.raises(UsageError, match="engine 'tensorrt' does not exist"):
         Detector(uint8_model, "tensorrt")
-    with pytest.raises(UsageError, match="threads must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="threads must lie in 1.."):
         Detector(uint8_model, threads=0)
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'fre-edge\[onnxruntime\]'"):

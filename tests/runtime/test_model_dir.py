@@ -95,6 +95,15 @@ def test_a_card_that_is_not_valid_is_refused(writable_model, change, message):
             ArtifactError,
             "card says fre_image_threshold = 123.0, the graph",
         ),
+        (lambda c: c["graph"].update(resize="nearest"), ArtifactError, "card asks for nearest"),
+        (lambda c: c["graph"].update(colour="BGR"), ArtifactError, "and BGR, this version"),
+        (lambda c: c["graph"].update(score="sum"), ArtifactError, "card says fre_score = sum"),
+        (lambda c: c["graph"].update(map_height=7), ArtifactError, "the golden map .* is not"),
+        (
+            lambda c: c["variants"]["fp32"].update(precision="bf16"),
+            (ArtifactError, EngineError),
+            "card says fre_precision = bf16|runs f32, verified was bf16",
+        ),
         (lambda c: c["graph"].update(height=128), EngineError, "disagrees with its card"),
         (lambda c: c["graph"].update(io="float"), EngineError, "disagrees with its card"),
     ],
@@ -123,3 +132,10 @@ def test_an_engine_that_does_not_reproduce_the_golden_outputs_is_refused(writabl
 def test_a_variant_that_is_not_there(uint8_model):
     with pytest.raises(UsageError, match="has no variant 'int8'; it has: fp32"):
         Detector(uint8_model.path, variant="int8")
+
+
+def test_golden_files_that_are_damaged_are_refused(writable_model):
+    (writable_model / "golden/fp32.npz").write_bytes(b"junk")
+    write_manifest(writable_model)
+    with pytest.raises(ArtifactError, match="golden files are damaged"):
+        Detector(writable_model)

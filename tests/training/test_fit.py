@@ -124,7 +124,7 @@ def test_more_components_than_photos_allow(folder):
     [
         ({"variance": 0.0}, "variance must be above 0 and at most 1, got 0.0"),
         ({"variance": 1.5}, "got 1.5"),
-        ({"fpr": 1.0}, "fpr must lie between 0 and 1, got 1.0"),
+        ({"fpr": 1.0}, "fpr must lie between 0.000001 and 1, got 1.0"),
         ({"components": 0}, "components must be at least 1, got 0"),
         ({"pool": 0}, "pool must be at least 1, got 0"),
         ({"size": (8, 64)}, r"size must lie in 32..4096 pixels, got \(8, 64\)"),

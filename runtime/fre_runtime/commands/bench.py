@@ -17,10 +17,10 @@ from fre_runtime.commands.common import (
 )
 from fre_runtime.detector import Detector
 from fre_runtime.engines.base import EngineInfo
-from fre_runtime.engines.loading import installed_engines, open_engine
+from fre_runtime.engines.loading import installed_engines, open_engine, resolve_engine
 from fre_runtime.environment import environment, resident_mib
 from fre_runtime.errors import UsageError
-from fre_runtime.image import Image, encode_image, read_image
+from fre_runtime.image import MAX_PIXELS, Image, encode_image, read_image
 from fre_runtime.latency import (
     Measurement,
     measure_latency,
@@ -81,8 +81,8 @@ def frame_size(text: str) -> tuple[int, int] | None:
         width, height = (int(side) for side in text.lower().split("x"))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT or native, got {text}") from None
-    if width < 1 or height < 1:
-        raise argparse.ArgumentTypeError(f"sides must be at least 1, got {text}")
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise argparse.ArgumentTypeError(f"must hold 1..{MAX_PIXELS} pixels, got {text}")
     return width, height
 
 
@@ -93,11 +93,13 @@ def run(args: argparse.Namespace) -> int:
     model = open_model_dir(args.model)
     other = open_model_dir(args.vs) if args.vs else None
     model.variant(args.variant)
+    first = resolve_engine(args.engine)
+    engines = installed_engines() if args.engine == "auto" else [first]
     report: dict[str, Any] = {"environment": environment(), "results": []}
     if args.json != "-":
         out(_machine(report["environment"]))
         out(_HEADER)
-    for engine in installed_engines() if args.engine == "auto" else [args.engine]:
+    for engine in engines:
         for scope in SCOPES if args.scope == "all" else [args.scope]:
             for row in _rows(args, model, other, engine, scope):
                 report["results"].append(row)

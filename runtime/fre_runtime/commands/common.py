@@ -32,6 +32,8 @@ def run_command(command: Command, argv: list[str] | None = None) -> int:
     Whatever is wrong becomes one line on stderr.
     """
     _silence_decoders()
+    if sys.stdout is None:  # closed by the caller: `fre-info model >&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be valid Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     code = 1

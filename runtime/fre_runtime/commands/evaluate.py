@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fre_runtime.commands.common import add_model_arguments, out, write_json
 from fre_runtime.detector import Detector
+from fre_runtime.errors import ImageError
 from fre_runtime.evaluation import Evaluation, evaluate
 
 
@@ -38,7 +39,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json != "-":
         for line in describe(evaluation):
             out(line)
-    return 1 if evaluation.invalid else 0
+    if evaluation.invalid:
+        raise ImageError(
+            f"{len(evaluation.invalid)} images could not be scored and enter no figure; the first: "
+            + next(iter(evaluation.invalid.values()))
+        )
+    return 0
 
 
 def describe(e: Evaluation) -> list[str]:

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from fre_runtime.commands.common import add_model_arguments, out
 from fre_runtime.detector import Detector
-from fre_runtime.errors import OutputError, UsageError
+from fre_runtime.errors import ImageError, OutputError, UsageError
 from fre_runtime.files import VIDEO_SUFFIXES
 from fre_runtime.image import Image, encode_image
 from fre_runtime.overlay import overlay
@@ -36,6 +36,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Run fre-run."""
     paths = expand(args.sources)
+    if args.json and any(path.resolve() == Path(args.json).resolve() for path in paths):
+        raise UsageError(f"--json {args.json} is one of the sources; write elsewhere")
     detector = Detector(args.model, args.engine, args.variant, args.threads)
     counts = {"good": 0, "anomalous": 0, "invalid": 0}
     pictures = _Pictures(args.save, paths) if args.save else None
@@ -51,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
                 _save(pictures.path(frame), frame.image, result)
     if args.json != "-":
         out(", ".join(f"{count} {state}" for state, count in counts.items()))
-    return 1 if counts["invalid"] else 0
+    if counts["invalid"]:
+        total = sum(counts.values())
+        raise ImageError(f"{counts['invalid']} of {total} images could not be scored")
+    return 0
 
 
 def record(frame: Frame, result: Result | None) -> dict[str, Any]:

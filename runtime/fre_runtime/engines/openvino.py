@@ -45,6 +45,8 @@ class OpenVinoEngine:
 
     def run(self, batch: NDArray[Any]) -> Outputs:
         """Run one batch; see `Engine.run`. Callers beyond the idle requests wait their turn."""
+        if not batch.flags.writeable:  # OpenVINO shares writable memory only
+            batch = batch.copy()
         request = self._idle.get()
         try:
             request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
