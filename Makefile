@@ -30,9 +30,14 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
-	$(BIN)/python benchmarks/defaults.py
-	$(BIN)/python benchmarks/footprint.py
+# CATEGORIES: further data sets in MVTec layout, besides the solar cells.
+bench: demo
+	$(BIN)/python benchmarks/quality.py $(CATEGORIES)
+	$(BIN)/python benchmarks/defaults.py $(CATEGORIES)
+	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
+	$(BIN)/fre-bench build/demo/model --json benchmarks/results/bench-latency.json
+	$(BIN)/fre-bench build/demo/model --scenario throughput \
+		--json benchmarks/results/bench-throughput.json
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --outdir dist
