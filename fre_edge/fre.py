@@ -133,7 +133,7 @@ class FRE(nn.Module):
             for reconstruct, u in zip(self.reconstructions, self.extractor(image), strict=True)
         ]
         if len(maps) == 1:
-            return image_score(maps[0], self.score), maps[0]
+            return image_score(maps[0], self.score, self.pixel_threshold.value), maps[0]
         return fuse(maps, self.fusion, self.score, self.grid)
 
 

@@ -33,7 +33,12 @@ def fuse(
 ) -> tuple[Tensor, Tensor]:
     """Average the layers' weighted scores (N,) and, lifted bilinearly to ``grid``, their maps."""
     scores = torch.stack(
-        [image_score(m, score) * w for m, w in zip(maps, fusion.score_weights, strict=True)]
+        [
+            image_score(m, score, 1 / map_weight) * weight
+            for m, map_weight, weight in zip(
+                maps, fusion.map_weights, fusion.score_weights, strict=True
+            )
+        ]
     )
     lifted = torch.stack(
         [

@@ -36,7 +36,8 @@ class Threshold:
     def resolution(self, calibrated: Floats) -> NDArray[np.float64]:
         """Relative error of `raw` when ``calibrated`` is off by one unit in its last place."""
         p = np.asarray(calibrated, np.float32)
-        return np.asarray(self.spread * np.spacing(p) / (p * np.maximum(1 - p, np.spacing(p))))
+        slope = np.maximum(p, np.finfo(np.float32).tiny) * np.maximum(1 - p, np.spacing(p))
+        return np.asarray(self.spread * np.spacing(p) / slope, np.float64)
 
 
 @dataclass(frozen=True)

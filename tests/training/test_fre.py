@@ -49,6 +49,15 @@ def test_scores_match_their_definitions():
         image_score(m, "mean")
 
 
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_scores_neither_overflow_nor_underflow(score, scale):
+    maps = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = image_score(maps.double(), score) * scale
+    got = image_score(maps * scale, score, unit=scale)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
 def test_layers_are_averaged_in_units_of_their_own_mean():
     fine, coarse = torch.full((1, 1, 4, 4), 6.0), torch.full((1, 1, 2, 2), 50.0)
     fusion = Fusion((1 / 2, 1 / 10), (1 / 32, 1 / 40))
