@@ -22,4 +22,6 @@ def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
     try:
         openvino.serialize(model, path)
     except RuntimeError as error:  # a full disk, among others
-        raise OutputError(f"{path.name}: OpenVINO cannot write it ({error})") from error
+        raise OutputError(
+            f"{path.name}: OpenVINO cannot write it ({error}); is the disk full?"
+        ) from error
