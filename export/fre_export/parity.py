@@ -97,15 +97,24 @@ class Difference:
     """Relative, of the raw score."""
     map: float
     """Of the raw map, relative to its largest value."""
+    score_rounding: float
+    """The part of `score` that rounding the calibrated value to float32 explains."""
+    map_rounding: float
     same_label: bool
     """Also that the mask is the map's own."""
 
     @property
     def severity(self) -> float:
-        """At most 1 where everything is within tolerance; infinite where it cannot be said."""
+        """At most 1 where everything is within tolerance; infinite where it cannot be said.
+
+        What rounding explains is no disagreement.
+        """
         if not self.same_label or not np.isfinite([self.score, self.map]).all():
             return float("inf")
-        return max(self.score / SCORE_TOLERANCE, self.map / MAP_TOLERANCE)
+        return max(
+            (self.score - self.score_rounding) / SCORE_TOLERANCE,
+            (self.map - self.map_rounding) / MAP_TOLERANCE,
+        )
 
     def __str__(self) -> str:
         return (
@@ -116,16 +125,21 @@ class Difference:
 
 
 def _difference(got: Outputs, expected: Outputs, calibration: Calibration) -> Difference:
-    def relative(threshold: Threshold, a: NDArray[Any], b: NDArray[Any]) -> float:
+    def relative(threshold: Threshold, a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:
         ours, theirs = threshold.raw(a), threshold.raw(b)
-        # What rounding the calibrated value to float32 loses is no disagreement.
-        lost = ULPS * np.maximum(threshold.resolution(a), threshold.resolution(b)) * theirs
-        beyond = np.maximum(np.abs(ours - theirs) - lost, 0)
-        return float(beyond.max() / max(theirs.max(), np.finfo(np.float32).tiny))
+        largest = max(theirs.max(), np.finfo(np.float32).tiny)
+        off = np.abs(ours - theirs) / largest
+        resolution = np.maximum(threshold.resolution(a), threshold.resolution(b))
+        rounding = np.minimum(off, ULPS * resolution * theirs / largest)
+        return float(off.max()), float(off.max() - (off - rounding).max())
 
+    score, score_rounding = relative(calibration.image, got.pred_score, expected.pred_score)
+    anomaly_map, map_rounding = relative(calibration.pixel, got.anomaly_map, expected.anomaly_map)
     return Difference(
-        score=relative(calibration.image, got.pred_score, expected.pred_score),
-        map=relative(calibration.pixel, got.anomaly_map, expected.anomaly_map),
+        score=score,
+        map=anomaly_map,
+        score_rounding=score_rounding,
+        map_rounding=map_rounding,
         same_label=np.array_equal(got.pred_label, expected.pred_label)
         and np.array_equal(got.pred_mask, ~(got.anomaly_map <= 0.5)),
     )
