@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ImageError,
         MissingDependencyError,
         OutputError,
+        QualityError,
         UsageError,
     )
     from fre_runtime.image import read_image
@@ -32,6 +33,7 @@ __all__ = [
     "ImageError",
     "MissingDependencyError",
     "OutputError",
+    "QualityError",
     "Result",
     "UsageError",
     "read_image",

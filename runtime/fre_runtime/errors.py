@@ -32,5 +32,9 @@ class EngineError(FreError, RuntimeError):
     """An inference engine refused the model or answered wrongly."""
 
 
+class QualityError(FreError, ValueError):
+    """A model's quality is too low for its speed to be published."""
+
+
 class MissingDependencyError(FreError, ImportError):
     """An optional package is not installed; the message gives the pip line."""

@@ -31,3 +31,27 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
         if terminal:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
+
+
+class Status:
+    """What is going on now, for work that must not be interrupted to count its progress."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def show(self, text: str) -> None:
+        """Say it: at once on a terminal, in a log when nothing was said for `LOG_SECONDS`."""
+        now = time.monotonic()
+        if self._terminal:
+            sys.stderr.write(f"\r\033[K{text}")
+        elif now - self._shown >= LOG_SECONDS:
+            self._shown = now
+            sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Make room for a line of the result."""
+        if self._terminal:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()

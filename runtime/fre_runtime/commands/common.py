@@ -63,8 +63,8 @@ def _silence_decoders() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, --engine, --variant and --threads."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, several_threads: bool = False) -> None:
+    """Add MODEL, --engine, --variant and --threads; the last may be made a list."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="directory that fre-export wrote")
     parser.add_argument(
         "--engine",
@@ -75,8 +75,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default="fp32", help="precision variant (default fp32)")
     parser.add_argument(
         "--threads",
-        type=positive_int,
-        metavar="N",
+        type=positive_ints if several_threads else positive_int,
+        metavar="N[,N...]" if several_threads else "N",
         help="CPU threads (default: what affinity, CPU quota and physical cores allow)",
     )
 
@@ -89,11 +89,24 @@ def positive_int(text: str) -> int:
     return value
 
 
+def positive_ints(text: str) -> list[int]:
+    """Parse a list of whole numbers of at least 1, separated by commas; each one once."""
+    return list(dict.fromkeys(positive_int(part) for part in text.split(",")))
+
+
 def positive_float(text: str) -> float:
     """Parse an argument that must be a number above 0."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """Parse an argument that must be a number in 0..1, ends excluded."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
     return value
 
 

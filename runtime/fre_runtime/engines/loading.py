@@ -80,9 +80,7 @@ def open_engine(
     EngineError
         When the engine refuses the graph or does not reproduce the golden outputs.
     """
-    cpus = os.cpu_count() or 1
-    if threads is not None and not 1 <= threads <= cpus:
-        raise UsageError(f"threads must lie in 1..{cpus}, the CPUs of this machine, got {threads}")
+    check_threads(threads)
     engine = resolve_engine(engine)
     chosen = model.variant(variant)
     if engine not in chosen.files:
@@ -92,6 +90,13 @@ def open_engine(
     _check_card(model, variant, loaded.metadata)
     self_test(loaded, model, variant)
     return loaded
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise `UsageError` for threads outside 1..CPUs; None stands for the default."""
+    cpus = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= cpus:
+        raise UsageError(f"threads must lie in 1..{cpus}, the CPUs of this machine, got {threads}")
 
 
 def load_engine(engine: str, path: Path, graph: Graph, settings: Settings) -> Engine:
