@@ -160,52 +160,6 @@ def test_eval_reads_masks_of_any_depth_and_leaves_empty_ones_out(
     assert found["pixel_auroc"] is not None
 
 
-ROW = {
-    "engine",
-    "variant",
-    "scope",
-    "scenario",
-    "threads",
-    "fps",
-    "latency_ms",
-    "frames",
-    "rss_mib",
-}
-
-
-@pytest.mark.parametrize("scenario", ["latency", "throughput"])
-def test_bench(uint8_model, scenario, tmp_path, capsys):
-    out = tmp_path / "bench.json"
-    argv = ["--scenario", scenario, "--duration", "0.05", "--threads", "1", "--json", out]
-    assert call(bench, uint8_model.path, *argv) == 0
-    report = json.loads(out.read_text())
-    assert {"cpu", "isa", "versions", "cpu_quota", "date"} <= report["environment"].keys()
-    assert len(report["results"]) == 2 * 3
-    for row in report["results"]:
-        assert row.keys() >= ROW
-        assert row["precision"] == "f32"
-        assert row["frames"] >= 30
-        assert row["fps"] > 0
-        latency = row["latency_ms"]
-        assert latency["median"] <= latency["p90"] <= latency["p95"] <= latency["p99"]
-        assert latency["p99"] <= latency["max"]
-
-
-def test_bench_without_an_engine_says_so(uint8_model, monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert call(bench, uint8_model.path) == 1
-    assert "no inference engine is installed" in capsys.readouterr().err
-
-
-def test_bench_compares_two_models(uint8_model, max_model, tmp_path, capsys):
-    argv = ["--engine", "onnxruntime", "--scope", "graph", "--duration", "0.1"]
-    out = tmp_path / "bench.json"
-    assert call(bench, uint8_model.path, "--vs", max_model.path, *argv, "--json", out) == 0
-    ours, theirs = json.loads(out.read_text())["results"]
-    assert ours["ratio"]["low"] <= ours["ratio"]["median"] <= ours["ratio"]["high"]
-    assert (ours["model"], theirs["model"]) == (str(uint8_model.path), str(max_model.path))
-
-
 @pytest.mark.parametrize(
     ("command", "argv", "code", "message"),
     [

@@ -1,8 +1,9 @@
 """fre-bench: latency and throughput of a model on this machine."""
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,30 @@ import numpy as np
 
 from fre_runtime.commands.common import (
     add_model_arguments,
+    fraction,
     out,
     positive_float,
     write_json,
 )
-from fre_runtime.detector import Detector
-from fre_runtime.engines.base import EngineInfo
-from fre_runtime.engines.loading import installed_engines, open_engine, resolve_engine
-from fre_runtime.environment import environment, resident_mib
-from fre_runtime.errors import UsageError
-from fre_runtime.image import MAX_PIXELS, Image, encode_image, read_image
-from fre_runtime.latency import (
-    Measurement,
-    measure_latency,
-    measure_pair,
-    measure_throughput,
+from fre_runtime.engines.loading import (
+    ENGINES,
+    check_threads,
+    installed_engines,
+    resolve_engine,
 )
-from fre_runtime.model_dir import GOLDEN_IMAGE, ModelDir, open_model_dir
-from fre_runtime.preprocess import prepare
-
-SCOPES = ("graph", "frame", "file")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One thing to time: a loaded model and what one call of it does."""
-
-    info: EngineInfo
-    call: Callable[[], object]
+from fre_runtime.environment import environment
+from fre_runtime.errors import UsageError
+from fre_runtime.harness.confidence import CONFIDENCE, MARGIN, QUANTILE, minimum_frames
+from fre_runtime.harness.gate import MIN_AUROC, check_quality, describe_quality
+from fre_runtime.harness.noise import LIMITS, warning
+from fre_runtime.harness.plot import SUFFIXES, plot_threads, require_matplotlib
+from fre_runtime.harness.rows import HEADER, MARK, describe_machine, to_line, to_row
+from fre_runtime.harness.sides import SCOPES, Job, Photo, Side, measure, open_job
+from fre_runtime.image import MAX_PIXELS, Image, read_image
+from fre_runtime.latency import Budget, measure_pair
+from fre_runtime.model_dir import GOLDEN_IMAGE, open_model_dir
+from fre_runtime.progress import Status
+from fre_runtime.threads import default_threads
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,16 +46,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "tensor; frame = Detector on a decoded camera frame, resize included; file = Detector on "
         "an encoded JPEG, decoding included.",
     )
-    add_model_arguments(parser)
+    add_model_arguments(parser, several_threads=True)
+    parser.add_argument(
+        "--sweep", action="store_true", help="measure 1, 2, ... up to the default threads"
+    )
     parser.add_argument("--scenario", choices=["latency", "throughput"], default="latency")
     parser.add_argument("--scope", choices=[*SCOPES, "all"], default="all")
-    parser.add_argument(
-        "--duration",
-        type=positive_float,
-        default=5.0,
-        metavar="S",
-        help="seconds a row (default 5)",
-    )
+    _add_budget(parser)
     parser.add_argument("--image", type=Path, help="photo to time (default: the golden image)")
     parser.add_argument(
         "--frame-size",
@@ -68,9 +62,56 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="camera frame that the photo is resized to for scopes frame and file "
         "(default 1200x1000); native = the photo's own size",
     )
-    parser.add_argument("--vs", type=Path, metavar="OTHER_MODEL", help="alternate with this model")
+    versus = parser.add_argument_group(
+        "comparison", "Alternate with another model, engine or variant, and give the time ratio."
+    )
+    versus.add_argument("--vs", type=Path, metavar="OTHER_MODEL")
+    versus.add_argument("--vs-engine", choices=list(ENGINES))
+    versus.add_argument("--vs-variant", metavar="VARIANT")
+    gate = parser.add_argument_group(
+        "quality gate", "Score a labelled data set first; a model that fails is not measured."
+    )
+    gate.add_argument("--gate", type=Path, metavar="DATASET", help="data set in MVTec layout")
+    gate.add_argument(
+        "--min-auroc",
+        type=fraction,
+        metavar="F",
+        help=f"least image AUROC (default {MIN_AUROC:g}); variants are held against fp32, too",
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures; - for stdout")
+    parser.add_argument(
+        "--plot",
+        type=plot_file,
+        metavar="FILE",
+        help="draw frames a second and median latency against threads, as .svg or .png",
+    )
     return parser.parse_args(argv)
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--duration",
+        type=positive_float,
+        default=5.0,
+        metavar="S",
+        help="least seconds a row (default 5)",
+    )
+    parser.add_argument(
+        "--margin",
+        type=fraction,
+        default=MARGIN,
+        metavar="F",
+        help=f"measure on until the {QUANTILE:.0%} percentile is known to within this rank with "
+        f"{CONFIDENCE:.0%} confidence (default {MARGIN:g}: {minimum_frames()} frames; MLPerf takes "
+        f"0.005: {minimum_frames(margin=0.005)})".replace("%", "%%"),
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=positive_float,
+        default=60.0,
+        metavar="S",
+        help="give up on --margin after so long a row (default 60)",
+    )
 
 
 def frame_size(text: str) -> tuple[int, int] | None:
@@ -86,111 +127,137 @@ def frame_size(text: str) -> tuple[int, int] | None:
     return width, height
 
 
+def plot_file(text: str) -> Path:
+    """Parse the name of a plot."""
+    path = Path(text)
+    if path.suffix not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"must end in {' or '.join(SUFFIXES)}, got {text}")
+    return path
+
+
 def run(args: argparse.Namespace) -> int:
     """Run fre-bench."""
-    if args.vs and args.scenario == "throughput":
-        raise UsageError("--vs compares latency; leave --scenario throughput out")
-    model = open_model_dir(args.model)
-    other = open_model_dir(args.vs) if args.vs else None
-    model.variant(args.variant)
-    first = resolve_engine(args.engine)
-    engines = installed_engines() if args.engine == "auto" else [first]
-    report: dict[str, Any] = {"environment": environment(), "results": []}
-    if args.json != "-":
-        out(_machine(report["environment"]))
-        out(_HEADER)
-    for engine in engines:
-        for scope in SCOPES if args.scope == "all" else [args.scope]:
-            for row in _rows(args, model, other, engine, scope):
-                report["results"].append(row)
-                if args.json != "-":
-                    out(_line(row))
+    pairs = _pairs(args)
+    if args.plot:
+        require_matplotlib()
+    image = read_image(args.image or pairs[0][0].model.path / GOLDEN_IMAGE)
+    photo = Photo(image, _camera_frame(image, args.frame_size))
+    report: dict[str, Any] = {"environment": environment()}
+    if args.gate:
+        report["quality"] = _quality(args, pairs)
+    people = args.json != "-"
+    if people:
+        for figures in report.get("quality", []):
+            out(f"quality gate: {describe_quality(figures)}")
+        out(describe_machine(report["environment"], args.scenario))
+        out(HEADER)
+    report["results"] = []
+    for row in _rows(args, pairs, photo):
+        report["results"].append(row)
+        if people:
+            out(to_line(row))
+            sys.stdout.flush()
+    noisy = sorted({name for row in report["results"] for name in row["noise"]["exceeded"]})
+    report["noise"] = {"limits": LIMITS, "exceeded": noisy}
+    if people and not all(row["samples"]["reached"] for row in report["results"]):
+        out(f"{MARK} fewer frames than --margin {args.margin:g} needs; see --max-seconds")
     if args.json:
         write_json(args.json, report)
+    if args.plot:
+        plot_threads(report["results"], args.plot)
+    if line := warning([row["noise"] for row in report["results"]], noisy):
+        sys.stderr.write(line + "\n")
     return 0
 
 
-def _rows(
-    args: argparse.Namespace, model: ModelDir, other: ModelDir | None, engine: str, scope: str
-) -> list[dict[str, Any]]:
-    job = _job(args, model, engine, scope)
-    if args.scenario == "throughput":
-        measured = measure_throughput(job.call, args.duration, _callers(job.info, scope))
-        return [_row(args, scope, job.info, measured)]
-    if other is None:
-        return [_row(args, scope, job.info, measure_latency(job.call, args.duration))]
-    other_job = _job(args, other, engine, scope)
-    pair = measure_pair(job.call, other_job.call, args.duration)
-    first = _row(args, scope, job.info, pair.ours)
-    first |= {"model": str(args.model), "ratio": pair.ratio}
-    second = _row(args, scope, other_job.info, pair.theirs) | {"model": str(args.vs)}
-    return [first, second]
+def _pairs(args: argparse.Namespace) -> list[tuple[Side, Side | None]]:
+    """What to measure, each with what to compare it with; one for each engine and thread count.
 
-
-def _callers(info: EngineInfo, scope: str) -> int:
-    """One more caller than requests where it has other work to do meanwhile."""
-    return info.parallel + (scope != "graph")
-
-
-def _job(args: argparse.Namespace, model: ModelDir, engine: str, scope: str) -> Job:
+    Raises
+    ------
+    UsageError
+        For options that contradict each other, before anything is loaded.
+    """
+    compares = args.vs or args.vs_engine or args.vs_variant
     throughput = args.scenario == "throughput"
-    image = read_image(args.image or model.path / GOLDEN_IMAGE)
-    if scope == "graph":
-        loaded = open_engine(model, engine, args.variant, args.threads, throughput=throughput)
-        tensor = prepare(image, model.card.graph)
-        return Job(loaded.info, lambda: loaded.run(tensor))
-    detector = Detector(model, engine, args.variant, args.threads, throughput=throughput)
-    frame = _camera_frame(image, args.frame_size)
-    if scope == "frame":
-        return Job(detector.info, lambda: detector(frame))
-    data = encode_image(frame, ".jpg")
-    return Job(detector.info, lambda: detector(data))
+    if compares and throughput:
+        raise UsageError("--vs compares latency; leave --scenario throughput out")
+    if args.sweep and args.threads:
+        raise UsageError("--sweep chooses the threads; leave --threads out")
+    if args.min_auroc and not args.gate:
+        raise UsageError("--min-auroc needs --gate DATASET to measure it on")
+    threads = range(1, default_threads() + 1) if args.sweep else args.threads or [None]
+    for count in threads:
+        check_threads(count)
+    model = open_model_dir(args.model)
+    other = open_model_dir(args.vs) if args.vs else model
+    model.variant(args.variant)
+    other.variant(args.vs_variant or args.variant)
+    pairs: list[tuple[Side, Side | None]] = []
+    for engine in _engines(args.engine, args.vs_engine):
+        for count in threads:
+            ours = Side(args.model, model, engine, args.variant, count, throughput)
+            theirs = Side(
+                args.vs or args.model,
+                other,
+                args.vs_engine or engine,
+                args.vs_variant or args.variant,
+                count,
+                throughput,
+            )
+            pairs.append((ours, theirs if compares else None))
+    return pairs
+
+
+def _engines(asked: str, versus: str | None) -> list[str]:
+    """All that are installed where none was asked for, except the one to compare with."""
+    first = resolve_engine(asked)
+    if asked != "auto":
+        return [first]
+    return [engine for engine in installed_engines() if engine != versus] or [first]
+
+
+def _quality(
+    args: argparse.Namespace, pairs: list[tuple[Side, Side | None]]
+) -> list[dict[str, Any]]:
+    """Figures of every build that will be timed; its thread count changes none of them."""
+    sides = (dataclasses.replace(s, threads=None) for pair in pairs for s in pair if s is not None)
+    builds = {(side.name, side.engine, side.variant): side for side in sides}
+    return [check_quality(s, args.gate, args.min_auroc or MIN_AUROC) for s in builds.values()]
+
+
+def _rows(
+    args: argparse.Namespace, pairs: list[tuple[Side, Side | None]], photo: Photo
+) -> Iterator[dict[str, Any]]:
+    """Measure one after the other: two rows where there is something to compare with."""
+    budget = Budget(args.duration, minimum_frames(margin=args.margin), args.max_seconds)
+    scopes = SCOPES if args.scope == "all" else (args.scope,)
+    status = Status()
+    todo = [(ours, theirs, scope) for ours, theirs in pairs for scope in scopes]
+    try:
+        for number, (ours, theirs, scope) in enumerate(todo, 1):
+            job = open_job(ours, scope, photo)
+            status.show(
+                f"measuring {number} of {len(todo)}: {ours.engine} {ours.variant}, {scope}, "
+                f"threads: {job.info.threads}"
+            )
+            rows = _measure(job, open_job(theirs, scope, photo) if theirs else None, budget)
+            status.clear()
+            yield from rows
+    finally:  # what comes next on stderr may be an error
+        status.clear()
+
+
+def _measure(job: Job, other: Job | None, budget: Budget) -> list[dict[str, Any]]:
+    if other is None:
+        return [to_row(job, measure(job, budget), budget)]
+    pair = measure_pair(job.call, other.call, budget)
+    ours = {"model": str(job.side.name), "ratio": pair.ratio}
+    theirs = {"model": str(other.side.name)}
+    return [to_row(job, pair.ours, budget) | ours, to_row(other, pair.theirs, budget) | theirs]
 
 
 def _camera_frame(image: Image, size: tuple[int, int] | None) -> Image:
     if size is None:
         return image
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _row(
-    args: argparse.Namespace, scope: str, info: EngineInfo, measured: Measurement
-) -> dict[str, Any]:
-    return {
-        "engine": info.engine,
-        "engine_version": info.version,
-        "variant": args.variant,
-        "precision": info.precision,
-        "scope": scope,
-        "scenario": args.scenario,
-        "threads": info.threads,
-        "parallel": info.parallel,
-        "fps": measured.fps,
-        "latency_ms": measured.latency(),
-        "frames": len(measured.milliseconds),
-        "rss_mib": resident_mib(),
-    }
-
-
-_HEADER = "engine       variant  scope  scenario    threads     fps   median    p95    p99  (ms)"
-
-
-def _line(row: dict[str, Any]) -> str:
-    latency = row["latency_ms"]
-    line = (
-        f"{row['engine']:<13}{row['variant']:<9}{row['scope']:<7}{row['scenario']:<12}"
-        f"{row['threads']:>7}{row['fps']:>8.1f}{latency['median']:>9.2f}"
-        f"{latency['p95']:>7.2f}{latency['p99']:>7.2f}"
-    )
-    if "ratio" in row:
-        ratio = row["ratio"]
-        line += f"  time ratio {ratio['median']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f})"
-    return line
-
-
-def _machine(env: dict[str, Any]) -> str:
-    quota = "none" if env["cpu_quota"] is None else f"{env['cpu_quota']:g}"
-    return (
-        f"{env['cpu']}, {env['cpus_available']} CPUs, quota {quota}, "
-        f"{' '.join(env['isa'])}; {env['date']}"
-    )
