@@ -35,9 +35,11 @@ bench: demo
 	$(BIN)/python benchmarks/quality.py $(CATEGORIES)
 	$(BIN)/python benchmarks/defaults.py $(CATEGORIES)
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
-	$(BIN)/fre-bench build/demo/model --json benchmarks/results/bench-latency.json
-	$(BIN)/fre-bench build/demo/model --scenario throughput \
+	$(BIN)/fre-bench build/demo/model --gate build/demo/data \
+		--json benchmarks/results/bench-latency.json
+	$(BIN)/fre-bench build/demo/model --gate build/demo/data --scenario throughput \
 		--json benchmarks/results/bench-throughput.json
+	$(BIN)/python benchmarks/readme_table.py
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --outdir dist
