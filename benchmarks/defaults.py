@@ -25,7 +25,7 @@ from fre_edge.calibrate import calibrate
 from fre_edge.features import FeatureExtractor
 from fre_edge.fitting import FOLDS, extract
 from fre_edge.fre import Reconstruction
-from fre_edge.fusion import finest_grid, fuse, held_out_fusion
+from fre_edge.fusion import Fuse, finest_grid, held_out_fusion
 from fre_edge.grouping import automatic_groups, make_folds
 from fre_edge.heldout import held_out_maps
 from fre_edge.images import PhotoReader
@@ -75,7 +75,7 @@ def load(category: Path, pool: int) -> DataSet:
 
 @dataclass
 class LayerErrors:
-    """Error maps of one layer under one variance."""
+    """Errors of one layer under one variance: energies (n, h * w) and held-out maps."""
 
     test: torch.Tensor
     held_out: np.ndarray
@@ -122,10 +122,12 @@ def quality_rows(name: str, data: DataSet, pool: int) -> list[dict]:
             row |= {"k": [e.components for e in chosen], "mib": weights / 2**20}
             for score in SCORES:
                 fusion, _, _ = held_out_fusion([e.held_out for e in chosen], shapes, score)
-                scores, maps = fuse([e.test for e in chosen], fusion, score, finest_grid(shapes))
+                scores, maps = Fuse(shapes, fusion, score).float()([e.test for e in chosen])
                 row[score] = auroc(scores.numpy().astype(np.float64), data.labels)
             if any(mask is not None for mask in data.masks) and variance in (0.9, 0.92):
-                row["pixel_auroc"], row["aupro"] = pixel_figures(data, maps[:, 0].numpy())
+                row["pixel_auroc"], row["aupro"] = pixel_figures(
+                    data, maps.reshape(-1, *finest_grid(shapes)).numpy()
+                )
             rows.append(row)
     return rows
 
@@ -142,7 +144,7 @@ def grouping_rows(name: str, data: DataSet) -> list[dict]:
         folds = make_folds(groups, FOLDS, 0)
         errors = [layer_errors(data, matrices, i, folds, Rank(variance)) for i in indices]
         fusion, held_out, maxima = held_out_fusion([e.held_out for e in errors], shapes, score)
-        scores, _ = fuse([e.test for e in errors], fusion, score, finest_grid(shapes))
+        scores, _ = Fuse(shapes, fusion, score).float()([e.test for e in errors])
         for fpr in RATES:
             tau = calibrate(held_out, maxima, groups, fpr, len(folds)).image.value
             over = scores.numpy() > tau

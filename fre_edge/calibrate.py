@@ -81,5 +81,5 @@ def calibrate(
 def _histogram(scores: Floats) -> Histogram:
     logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
     low, high = float(logs.min()), float(logs.max())
-    counts = np.histogram(logs, BINS, (low, high if high > low else low + 1e-6))[0]
+    counts = np.histogram(logs, BINS, (low, max(high, low + 1e-6)))[0]
     return Histogram(float(np.exp(low)), float(np.exp(high)), [int(c) for c in counts])

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fre_edge.features import FeatureExtractor, FeatureShape
-from fre_edge.fusion import Fusion, finest_grid, fuse
-from fre_edge.scores import image_score
+from fre_edge.fusion import Fuse, Fusion, finest_grid
 from fre_edge.subspace import Subspace
 from fre_runtime.calibration import Threshold
 
@@ -30,30 +29,40 @@ class FreOutputs(NamedTuple):
 class Reconstruction(nn.Module):
     """Feature reconstruction error of one layer.
 
-    The paper's equations: z = T(u) = W (u - mu), u' = T^-1(z) = W^T z + mu, and the error map
-    M(i,j) = 1/C sum_c (u - u')^2 (the square as in the authors' code). The mean is folded into
-    the two affine maps, so that each is a single matrix product.
+    The paper's equations: z = T(u) = W (u - mu), u' = T^-1(z) = W^T z + mu, e = u - u'; the error
+    map is M(i,j) = 1/C sum_c e(c,i,j)^2 (the square as in the authors' code).
+
+    W is kept in 8 bits: each row is rounded to whole numbers q, and the projection onto it is
+    q q^T / |q|^2. At batch 1 the two products are bound by reading W; this is a quarter of it, in
+    the file as well, and moves scores by 4e-4 (median; ``benchmarks/NOTES.md``).
     """
 
-    components: Tensor
-    bias: Tensor
     mean: Tensor
+    components: Tensor
+    project: Tensor
+    reconstruct: Tensor
 
     def __init__(self, subspace: Subspace) -> None:
         super().__init__()
         components = torch.from_numpy(subspace.components)
-        mean = torch.from_numpy(subspace.mean)
-        self.register_buffer("components", components)
-        self.register_buffer("bias", -(components.double() @ mean.double()).float())
-        self.register_buffer("mean", mean)
+        step = components.abs().amax(1, keepdim=True) / 127
+        rounded = (components / step).round().to(torch.int8)
+        squares = rounded.double().square().sum(1, keepdim=True)
+        # -1/|q|^2, as two factors: a plain number on the way back lets engines keep 8 bits there.
+        back = 1 / 127
+        self.register_buffer("mean", torch.from_numpy(subspace.mean))
+        self.register_buffer("components", rounded)
+        self.register_buffer("project", (-1 / (squares * back)).float())
+        self.register_buffer("reconstruct", torch.tensor(back))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features u (N, C, h, w) to the error map M (N, 1, h, w)."""
-        u = features.flatten(1)
-        z = F.linear(u, self.components, self.bias)
-        reconstructed = torch.addmm(self.mean, z, self.components)
-        error = (u - reconstructed).reshape(features.shape)
-        return error.square().mean(1, keepdim=True)
+        """Map features u (N, C, h, w) to sum_c e(c,i,j)^2, (N, h * w)."""
+        x = features.flatten(1) - self.mean
+        components = self.components.float()
+        z = x @ (components * self.project).T
+        error = torch.addmm(x, z, components * self.reconstruct)
+        error = error.reshape(-1, features.shape[1], features.shape[2] * features.shape[3])
+        return (error * error).sum(1)
 
 
 class FRE(nn.Module):
@@ -70,7 +79,7 @@ class FRE(nn.Module):
     fusion
         Factors of each layer; all 1 for a single layer.
     score
-        ``p3``, ``p2``, ``sum`` or ``max``; see `fre_edge.scores.image_score`.
+        ``p3``, ``p2``, ``sum`` or ``max``; see `fre_edge.scores.image_scores`.
     image_threshold, pixel_threshold
         Constants of the calibrated scales.
     lift_to
@@ -92,8 +101,7 @@ class FRE(nn.Module):
         self.extractor = extractor
         self.reconstructions = nn.ModuleList(Reconstruction(s) for s in subspaces)
         self.grid = finest_grid(shapes)
-        self.fusion = fusion
-        self.score = score
+        self.fuse = Fuse(shapes, fusion, score).float()
         self.image_threshold = image_threshold
         self.pixel_threshold = pixel_threshold
         self.lift_to = lift_to
@@ -128,15 +136,17 @@ class FRE(nn.Module):
 
     def raw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the uncalibrated score S (N,) and map M (N, 1, h, w), both >= 0."""
-        maps = [
+        energies = [
             reconstruct(u)
             for reconstruct, u in zip(self.reconstructions, self.extractor(image), strict=True)
         ]
-        if len(maps) == 1:
-            return image_score(maps[0], self.score, self.pixel_threshold.value), maps[0]
-        return fuse(maps, self.fusion, self.score, self.grid)
+        score, anomaly_map = self.fuse(energies)
+        return score, anomaly_map.reshape(-1, 1, *self.grid)
 
 
 def _calibrated(raw: Tensor, threshold: Threshold) -> Tensor:
-    log_tau = float(torch.tensor(threshold.value, dtype=torch.float64).log())
-    return torch.sigmoid((raw.log() - log_tau) / threshold.spread)
+    """sigmoid((log raw - log tau) / s), written without the logarithm."""
+    if threshold.spread == 1:
+        return raw / (raw + threshold.value)
+    odds = (raw / threshold.value).pow(1 / threshold.spread)
+    return odds / (1 + odds)

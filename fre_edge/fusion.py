@@ -9,18 +9,22 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fre_edge.features import FeatureShape
-from fre_edge.scores import image_score
+from fre_edge.scores import image_scores
 from fre_edge.subspace import Floats
 
 
 class Fusion(NamedTuple):
-    """What makes the layers' errors comparable: factors on each layer's map and score."""
+    """What makes the layers' errors comparable."""
 
+    means: tuple[float, ...]
+    """Mean of each layer's M(i, j) over held-out good images."""
     map_weights: tuple[float, ...]
+    """Factors on each layer's map; 1 for a single layer."""
     score_weights: tuple[float, ...]
+    """Factors on each layer's score; 1 for a single layer."""
 
 
 def finest_grid(shapes: Sequence[FeatureShape]) -> tuple[int, int]:
@@ -28,25 +32,58 @@ def finest_grid(shapes: Sequence[FeatureShape]) -> tuple[int, int]:
     return max((shape.height, shape.width) for shape in shapes)
 
 
-def fuse(
-    maps: Sequence[Tensor], fusion: Fusion, score: str, grid: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Average the layers' weighted scores (N,) and, lifted bilinearly to ``grid``, their maps."""
-    scores = torch.stack(
-        [
-            image_score(m, score, 1 / map_weight) * weight
-            for m, map_weight, weight in zip(
-                maps, fusion.map_weights, fusion.score_weights, strict=True
-            )
-        ]
-    )
-    lifted = torch.stack(
-        [
-            (m if m.shape[-2:] == grid else F.interpolate(m, grid, mode="bilinear")) * w
-            for m, w in zip(maps, fusion.map_weights, strict=True)
-        ]
-    )
-    return scores.mean(0), lifted.mean(0)
+class Fuse(nn.Module):
+    """Average the layers' weighted scores and, lifted bilinearly to the finest grid, their maps.
+
+    All cells of all layers are handled as one vector in units of each layer's mean error: a few
+    small matrix products, where each node of its own would cost more than its arithmetic.
+    """
+
+    unit: Tensor
+    lift: Tensor
+    factors: Tensor
+
+    def __init__(self, shapes: Sequence[FeatureShape], fusion: Fusion, score: str) -> None:
+        super().__init__()
+        self.score = score
+        self.cells = [shape.height * shape.width for shape in shapes]
+        grid = finest_grid(shapes)
+        share = 1 / len(shapes)
+        units, lifts, factors = [], [], []
+        for shape, cells, mean, map_weight, score_weight in zip(
+            shapes, self.cells, *fusion, strict=True
+        ):
+            units += [1 / (mean * shape.channels)] * cells
+            lifts.append(_lift(shape, grid) * (mean * map_weight * share))
+            factors.append(mean * score_weight * share)
+        self.register_buffer("unit", torch.tensor(units, dtype=torch.float64))
+        self.register_buffer("lift", torch.cat(lifts) if len(shapes) > 1 else lifts[0][0, 0])
+        self.register_buffer("factors", torch.tensor(factors, dtype=torch.float64))
+
+    def forward(self, energies: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Fuse sums of squared errors.
+
+        Parameters
+        ----------
+        energies
+            sum_c e(c,i,j)^2 of each layer, (N, h * w) in row-major order.
+
+        Returns
+        -------
+        The score S (N,), and the map M (N, H * W) on the finest grid, both >= 0.
+        """
+        cells = (torch.cat(list(energies), 1) if len(energies) > 1 else energies[0]) * self.unit
+        scores = (image_scores(cells, self.cells, self.score) * self.factors).sum(1)
+        return scores, cells @ self.lift if len(energies) > 1 else cells * self.lift
+
+
+def _lift(shape: FeatureShape, grid: tuple[int, int]) -> Tensor:
+    """Bilinear interpolation as a matrix, float64 (h * w, H * W)."""
+    cells = shape.height * shape.width
+    basis = torch.eye(cells, dtype=torch.float64).reshape(cells, 1, shape.height, shape.width)
+    if grid != (shape.height, shape.width):
+        basis = F.interpolate(basis, grid, mode="bilinear")
+    return basis.flatten(1)
 
 
 def held_out_fusion(
@@ -67,13 +104,23 @@ def held_out_fusion(
     -------
     The fusion, the fused score of each image (N,), and its largest fused M(i, j) (N,).
     """
-    tensors = [torch.from_numpy(layer)[:, None] for layer in maps]
+    energies = [
+        torch.from_numpy(layer).flatten(1) * shape.channels
+        for layer, shape in zip(maps, shapes, strict=True)
+    ]
+    # A perfect reconstruction has the mean 0; any unit will do then.
+    means = tuple(float(layer.mean()) or 1.0 for layer in maps)
     one = (1.0,) * len(maps)
-    fusion = Fusion(one, one)
+    fusion = Fusion(means, one, one)
     if len(maps) > 1:
+        alone = [
+            Fuse([shape], Fusion((mean,), (1.0,), (1.0,)), score)([energy])[0]
+            for shape, mean, energy in zip(shapes, means, energies, strict=True)
+        ]
         fusion = Fusion(
-            tuple(1.0 / float(m.mean()) for m in tensors),
-            tuple(1.0 / float(image_score(m, score).mean()) for m in tensors),
+            means,
+            tuple(1.0 / mean for mean in means),
+            tuple(1.0 / (float(scores.mean()) or 1.0) for scores in alone),
         )
-    scores, fused = fuse(tensors, fusion, score, finest_grid(shapes))
-    return fusion, scores.numpy(), fused.amax((1, 2, 3)).numpy()
+    scores, fused = Fuse(shapes, fusion, score)(energies)
+    return fusion, scores.numpy(), fused.amax(1).numpy()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fre_runtime.errors import UsageError
 
 SCORES = ("p3", "p2", "sum", "max")
-"""Ways to pool the map to a score; see `fre_edge.scores.image_score`."""
+"""Ways to pool the map to a score; see `fre_edge.scores.image_scores`."""
 
 
 @dataclass(frozen=True)

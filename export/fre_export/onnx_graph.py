@@ -10,6 +10,8 @@ import onnx
 import torch
 
 from fre_edge.fre import FRE
+from fre_export.passes.dequantize_input import dequantize_input
+from fre_export.passes.sum_squares import sum_squares
 from fre_runtime.card import OUTPUTS, Graph
 
 OPSET = 18
@@ -44,6 +46,8 @@ def save_onnx(module: FRE, graph: Graph, metadata: Mapping[str, str], path: Path
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model_proto
     _strip_trace(model)
+    dequantize_input(model.graph)
+    sum_squares(model.graph)
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, path)

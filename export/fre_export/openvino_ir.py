@@ -5,6 +5,7 @@ from pathlib import Path
 
 import openvino
 
+from fre_export.passes.compress_weights import compress_weights
 from fre_runtime.errors import OutputError
 
 
@@ -12,10 +13,12 @@ def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
     """Convert to IR with float32 weights; ``metadata`` goes to rt_info under ``model_info``.
 
     The reader drops ONNX metadata, so it is written again. ``read_model`` and ``serialize``
-    instead of ``convert_model`` and ``save_model``: these transpose W beforehand and so store it
-    twice.
+    instead of ``convert_model`` and ``save_model``: these fold the 8-bit W into float32.
     """
     model = openvino.Core().read_model(onnx_path)
+    compress_weights(model)
+    # Else OpenVINO rounds what meets 8-bit weights to 8 bits as well: scores move by up to 2e-3.
+    model.set_rt_info("0", ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
     for key, value in metadata.items():
         model.set_rt_info(value, ["model_info", key])
     path.parent.mkdir(parents=True, exist_ok=True)

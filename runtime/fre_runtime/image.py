@@ -5,8 +5,10 @@ Rules, the same for every caller:
 * JPEG, PNG, BMP, TIFF and WebP; the pixel count is read from the header before decoding.
 * EXIF orientation is applied. Grey becomes three equal channels, alpha is ignored,
   16-bit is divided by 256, CMYK is converted by the decoder; the result is 8-bit RGB.
-* Resizing goes straight to H x W: ``INTER_AREA`` along the axes that shrink, then
-  ``INTER_LINEAR`` along those that grow.
+* Resizing stretches to H x W by averaging where it shrinks. While both sides are even and at
+  least twice the wanted ones, they are halved (``INTER_AREA``, four pixels to one: OpenCV's fast
+  way); the rest is one ``INTER_AREA`` along the axes that still shrink, then ``INTER_LINEAR``
+  along those that grow.
 """
 
 from pathlib import Path
@@ -28,7 +30,7 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 30
 """Largest file that is read at all."""
 
-RESIZE_RULE = "area-linear"
+RESIZE_RULE = "halve-area-linear"
 """Name of the resize rule above, as the model card records it."""
 
 
@@ -120,12 +122,18 @@ def check_image(image: NDArray[Any], name: str = "image") -> Image:
 
 def resize(image: Image, height: int, width: int) -> Image:
     """Stretch a uint8 (H, W, 3) image to (height, width, 3) by `RESIZE_RULE`."""
+    while _can_halve(image.shape[0], height) and _can_halve(image.shape[1], width):
+        image = _resized(image, image.shape[0] // 2, image.shape[1] // 2, cv2.INTER_AREA)
     shrunk = min(image.shape[0], height), min(image.shape[1], width)
     if shrunk != image.shape[:2]:
         image = _resized(image, *shrunk, cv2.INTER_AREA)
     if shrunk != (height, width):
         image = _resized(image, height, width, cv2.INTER_LINEAR)
     return image
+
+
+def _can_halve(side: int, wanted: int) -> bool:
+    return side % 2 == 0 and side >= 2 * wanted
 
 
 def _resized(image: Image, height: int, width: int, interpolation: int) -> Image:

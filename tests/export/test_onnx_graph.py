@@ -7,6 +7,8 @@ import openvino
 import pytest
 
 from fre_runtime.card import OUTPUTS
+from fre_runtime.image import read_image
+from fre_runtime.preprocess import prepare
 
 MODELS = ["uint8_model", "float_model", "max_model"]
 
@@ -80,15 +82,33 @@ def test_the_ir_has_the_same_names_and_shapes(model):
     assert tuple(d.get_length() for d in rest) == model.card.graph.input_shape
 
 
-def test_the_ir_keeps_float32_weights_and_one_copy_of_each(model):
+def test_w_is_kept_in_8_bits_once_in_onnx_and_once_a_direction_in_the_ir(model):
+    w = sum(
+        layer.components * layer.channels * layer.height * layer.width
+        for layer in model.card.layers
+    )
+    graph = onnx.load(model.path / "model.onnx").graph
+    integers = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert sum(int(np.prod(t.dims)) for t in integers) == w
     onnx_bytes = (model.path / "model.onnx").stat().st_size
-    assert (model.path / "openvino/model.bin").stat().st_size <= onnx_bytes
+    assert (model.path / "openvino/model.bin").stat().st_size <= onnx_bytes + w
+
+
+def test_foreign_clients_get_the_same_scores_from_the_ir(model):
+    """Compiled without any of our settings but the precision: nothing is rounded on the way."""
+    graph = model.card.graph
+    image = prepare(read_image(model.path / "golden/image.png"), graph)
+    compiled = openvino.Core().compile_model(
+        model.path / "openvino/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    score = compiled([image])[0]
+    with np.load(model.path / "golden/fp32.npz") as golden:
+        raw = golden["pred_score"] / (1 - golden["pred_score"])
+    np.testing.assert_allclose(score / (1 - score), raw, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["uint8_model", "max_model"])
 def test_golden_outputs_can_be_had_with_a_bare_session(name, request):
-    from fre_runtime import read_image
-
     model = request.getfixturevalue(name)
     image = read_image(model.path / "golden/image.png")
     session = onnxruntime.InferenceSession(model.path / "model.onnx")

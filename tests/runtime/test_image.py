@@ -132,4 +132,17 @@ def test_shrinking_averages_and_does_not_alias():
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
     small = resize(noise, 256, 256)
     expected = noise.reshape(256, 4, 256, 4, 3).mean((1, 3))
-    np.testing.assert_allclose(small, expected, atol=0.51)
+    np.testing.assert_allclose(small, expected, atol=1)  # each halving rounds
+
+
+def test_halves_before_averaging_large_frames(photo):
+    frame = resize(photo, 1000, 1200)
+    quarter = cv2.resize(frame, (600, 500), interpolation=cv2.INTER_AREA)
+    expected = cv2.resize(quarter, (256, 256), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resize(frame, 256, 256), expected)
+    straight = cv2.resize(frame, (256, 256), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(resize(frame, 256, 256) - straight).mean() < 1
+    odd = frame[:999, :1199]  # nothing to halve without cutting
+    np.testing.assert_array_equal(
+        resize(odd, 256, 256), cv2.resize(odd, (256, 256), interpolation=cv2.INTER_AREA)
+    )
