@@ -103,7 +103,7 @@ PEERS = (
         "anomavision",
         "anomavision_peer.py",
         RESNET18.layers,
-        (RESNET18,),
+        (RESNET18, DEFAULT),
         4.0,
         {"layer_indices": [0, 1], "n_features": 50},
         backbone="resnet18",

@@ -57,7 +57,7 @@ class Run:
             python = self._environment(peer.environment)
             config = self._peer_config(peer)
             theirs = self._prepare(python, peer.worker, peer.name, config)
-        except (WorkerError, subprocess.CalledProcessError) as error:
+        except Exception as error:  # whatever it is, the other peers go on
             failed = self._without_paths(error)
             return [_row(peer, ours) | {"failed": failed} for ours in peer.against]
         rows = []
@@ -67,7 +67,7 @@ class Run:
                 row["our_fit"] = mine = self._ours(ours)
                 row["fit_ratio"] = theirs["fit_s"] / mine["fit_s"]
                 row |= self._compare(python, peer, ours)
-            except (WorkerError, subprocess.CalledProcessError) as error:
+            except Exception as error:
                 row["failed"] = self._without_paths(error)
             rows.append(row)
         return rows
@@ -221,10 +221,11 @@ def _row(peer: Peer, ours: Ours) -> dict[str, Any]:
     return {
         "peer": peer.name,
         "ours": ours.name,
-        "backbone": peer.backbone,
+        "their_backbone": peer.backbone,
+        "our_backbone": ours.backbone,
         "their_layers": peer.layers,
         "our_layers": ours.layers,
-        "same_layers": peer.layers == ours.layers,
+        "same_layers": (peer.backbone, peer.layers) == (ours.backbone, ours.layers),
         "target": peer.target,
         "fit_target": peer.fit_target,
     }
