@@ -81,7 +81,7 @@ class Run:
                 (Path(sys.executable), "ours.py", f"ours-{ours.name}"),
             ):
                 command = self._command(interpreter, script, "serve", name)
-                workers.append(Worker(command, _environ(), self._log(f"{name}-serve")))
+                workers.append(Worker(command, _environ(interpreter), self._log(f"{name}-serve")))
             theirs, mine = workers
             measured = compare(theirs, mine, self.seconds)
             return {"their_run": theirs.info, "our_run": mine.info} | measured
@@ -137,7 +137,7 @@ class Run:
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
-                    env=_environ(),
+                    env=_environ(python),
                 )
             if done.returncode:
                 raise WorkerError(log)
@@ -244,9 +244,9 @@ def _installed(python: Path) -> list[str]:
     return [f"{package['name']}=={package['version']}" for package in json.loads(done.stdout)]
 
 
-def _environ() -> dict[str, str]:
-    """Our own environment without what would leak into another's; nothing downloads weights."""
-    leaks = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+def _environ(python: Path) -> dict[str, str]:
+    """Return the variables for a worker: a peer's gets none that leads to our own packages."""
+    leaks = () if python == Path(sys.executable) else ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     kept = {key: value for key, value in os.environ.items() if key not in leaks}
     return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
