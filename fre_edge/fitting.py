@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from fre_edge.backbones import Backbone, build_backbone
 from fre_edge.calibrate import calibrate
 from fre_edge.features import FeatureExtractor, FeatureShape
-from fre_edge.fre import FRE
+from fre_edge.fre import FRE, Head
 from fre_edge.fusion import Fusion, held_out_fusion
 from fre_edge.grouping import Groups, GroupTable, automatic_groups, make_folds
 from fre_edge.heldout import held_out_maps
@@ -59,8 +60,15 @@ class Fit:
 
     def module(self, io: str = "uint8", lift_to: tuple[int, int] | None = None) -> FRE:
         """Return the deployable module; see `FRE` for its input and outputs."""
-        return FRE(
-            FeatureExtractor(self.backbone, self.pool, io),
+        return FRE(self.extractor(io), self.head(lift_to)).eval()
+
+    def extractor(self, io: str = "uint8") -> FeatureExtractor:
+        """Return the part up to the features."""
+        return FeatureExtractor(self.backbone, self.pool, io).eval()
+
+    def head(self, lift_to: tuple[int, int] | None = None) -> Head:
+        """Return the part from the features on."""
+        return Head(
             self.subspaces,
             self.shapes,
             self.fusion,
@@ -69,6 +77,15 @@ class Fit:
             self.calibration.pixel,
             lift_to,
         ).eval()
+
+    def refit(self, features: list[Features]) -> "Fit":
+        """The same fit on other features of the same photos: those of a quantised backbone.
+
+        Subspaces, fusion and thresholds are learned anew, so that what quantisation does to the
+        features of good photos counts as good; scenes stay as they were found.
+        """
+        learned = _learn(features, self.shapes, self.photos, self.options, self.groups)
+        return replace(self, **learned._asdict())
 
 
 def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) -> Fit:
@@ -97,7 +114,8 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
     options = options or FitOptions()
     options.check()
     paths = good_images(Path(images)) if isinstance(images, str | Path) else list(images)
-    table = None if options.groups in ("auto", "none") else GroupTable.read(Path(options.groups))
+    if options.groups not in ("auto", "none"):
+        GroupTable.read(Path(options.groups))  # a bad file is found before the work
     backbone = build_backbone(options.backbone, options.layers, options.weights, options.seed)
     if options.weights == "random":
         log.warning("random weights: this model measures speed and detects nothing")
@@ -110,6 +128,39 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
     _check_photos(photos, reader, options)
     options = replace(options, layers=backbone.layers)
 
+    learned = _learn(features, shapes, photos, options)
+    fitted = Fit(
+        options=options,
+        backbone=backbone,
+        size=size,
+        pool=extractor.pool,
+        shapes=shapes,
+        photos=photos,
+        skipped=reader.skipped,
+        **learned._asdict(),
+    )
+    _warn_of_few_scenes(fitted)
+    return fitted
+
+
+class _Learned(NamedTuple):
+    """What comes out of the features."""
+
+    subspaces: list[Subspace]
+    fusion: Fusion
+    calibration: Calibration
+    groups: Groups
+    held_out_scores: Floats
+
+
+def _learn(
+    features: list[Features],
+    shapes: list[FeatureShape],
+    photos: list[Path],
+    options: FitOptions,
+    groups: Groups | None = None,
+) -> _Learned:
+    """Fit and calibrate on the features of each layer; ``groups`` are found unless given."""
     grams = [gram(layer) for layer in features]
     rank = Rank(options.variance, options.components)
     subspaces = [
@@ -117,44 +168,44 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
         for layer, (mean, matrix) in zip(features, grams, strict=True)
     ]
     matrices = [matrix for _, matrix in grams]
-    # The shallowest layer tells scenes apart best; the cut was measured there.
-    groups = np.arange(len(photos))
-    if table is not None:
-        groups = table.assign(photos)
-    elif options.groups == "auto":
-        groups = automatic_groups(matrices[0])
-    if options.groups != "none":
-        log.info("%d photos show %d distinct scenes", len(photos), len(np.unique(groups)))
-    folds = _folds(groups, options)
+    if groups is None:
+        groups = _groups(matrices, photos, options)
+        _warn_of_weak_folds(groups)
+    # Photos that all show one scene are held out one by one, for want of anything better.
+    units = groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
+    folds = make_folds(units, FOLDS, options.seed)
     held_out = [
         held_out_maps(layer, matrix, shape, folds, rank)
         for layer, matrix, shape in zip(features, matrices, shapes, strict=True)
     ]
     fusion, scores, maxima = held_out_fusion(held_out, shapes, options.score)
     calibration = calibrate(scores, maxima, groups, options.fpr, len(folds))
-    if calibration.fpr_supported > options.fpr:
+    return _Learned(subspaces, fusion, calibration, groups, scores)
+
+
+def _groups(matrices: list[Floats], photos: list[Path], options: FitOptions) -> Groups:
+    if options.groups == "none":
+        return np.arange(len(photos))
+    if options.groups == "auto":
+        # The shallowest layer tells scenes apart best; the cut was measured there.
+        groups = automatic_groups(matrices[0])
+    else:
+        groups = GroupTable.read(Path(options.groups)).assign(photos)
+    log.info("%d photos show %d distinct scenes", len(photos), len(np.unique(groups)))
+    return groups
+
+
+def _warn_of_few_scenes(fitted: Fit) -> None:
+    supported = fitted.calibration.fpr_supported
+    if supported > fitted.options.fpr:
         log.warning(
             "%d scenes support a false-reject rate of %.3g at best, not %.3g; the threshold is "
             "the largest held-out score. That rate takes photos of %d different good parts",
-            len(np.unique(groups)),
-            calibration.fpr_supported,
-            options.fpr,
-            int(np.ceil(1 / options.fpr)) - 1,
+            fitted.scenes,
+            supported,
+            fitted.options.fpr,
+            int(np.ceil(1 / fitted.options.fpr)) - 1,
         )
-    return Fit(
-        options=options,
-        backbone=backbone,
-        size=size,
-        pool=extractor.pool,
-        shapes=shapes,
-        subspaces=subspaces,
-        fusion=fusion,
-        calibration=calibration,
-        photos=photos,
-        groups=groups,
-        held_out_scores=scores,
-        skipped=reader.skipped,
-    )
 
 
 def extract(
@@ -224,7 +275,7 @@ def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) 
         log.info("photos have %d different sizes; all are stretched alike", len(reader.sizes))
 
 
-def _folds(groups: Groups, options: FitOptions) -> list[np.ndarray]:
+def _warn_of_weak_folds(groups: Groups) -> None:
     scenes = len(np.unique(groups))
     if scenes == 1:
         log.warning(
@@ -232,8 +283,7 @@ def _folds(groups: Groups, options: FitOptions) -> list[np.ndarray]:
             "to shot, so other good parts may well be rejected. Add photos of other parts",
             len(groups),
         )
-        return make_folds(np.arange(len(groups)), FOLDS, options.seed)
-    if scenes < FOLDS:
+    elif scenes < FOLDS:
         log.warning(
             "%d distinct scenes are fewer than %d folds: the thresholds rest on %d parts only and "
             "support no false-reject rate below %.2g. Add photos of other good parts",
@@ -242,4 +292,3 @@ def _folds(groups: Groups, options: FitOptions) -> list[np.ndarray]:
             scenes,
             1 / (scenes + 1),
         )
-    return make_folds(groups, FOLDS, options.seed)

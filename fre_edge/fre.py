@@ -65,19 +65,17 @@ class Reconstruction(nn.Module):
         return (error * error).sum(1)
 
 
-class FRE(nn.Module):
-    """Truncated backbone, reconstruction, fusion, score and calibration in one graph.
+class Head(nn.Module):
+    """What follows the backbone: reconstruction, fusion, score and calibration.
 
     Parameters
     ----------
-    extractor
-        Normalisation, backbone and pooling; decides what the input is.
     subspaces
-        The fitted subspace of each of the extractor's layers.
+        The fitted subspace of each layer.
     shapes
         Feature shape of each layer.
     fusion
-        Factors of each layer; all 1 for a single layer.
+        What makes the layers comparable.
     score
         ``p3``, ``p2``, ``sum`` or ``max``; see `fre_edge.scores.image_scores`.
     image_threshold, pixel_threshold
@@ -88,7 +86,6 @@ class FRE(nn.Module):
 
     def __init__(
         self,
-        extractor: FeatureExtractor,
         subspaces: Sequence[Subspace],
         shapes: Sequence[FeatureShape],
         fusion: Fusion,
@@ -98,13 +95,42 @@ class FRE(nn.Module):
         lift_to: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.extractor = extractor
         self.reconstructions = nn.ModuleList(Reconstruction(s) for s in subspaces)
         self.grid = finest_grid(shapes)
         self.fuse = Fuse(shapes, fusion, score).float()
         self.image_threshold = image_threshold
         self.pixel_threshold = pixel_threshold
         self.lift_to = lift_to
+
+    def forward(self, features: Sequence[Tensor]) -> FreOutputs:
+        """Score the features of a batch, float32 (N, C, h, w) for each layer; see `FRE.forward`."""
+        raw_score, raw_map = self.raw(features)
+        score = _calibrated(raw_score, self.image_threshold)
+        # x - x is 0, or NaN where x is not finite: engines lose NaN in max, ReLU and Clip.
+        total = raw_map.sum((1, 2, 3))
+        score = score + (total - total)
+        anomaly_map = _calibrated(raw_map, self.pixel_threshold)
+        if self.lift_to is not None:
+            anomaly_map = F.interpolate(anomaly_map, self.lift_to, mode="bilinear")
+        # not (x <= 0.5) instead of x > 0.5: a NaN must not read as good
+        return FreOutputs(score, ~(score <= 0.5), anomaly_map, ~(anomaly_map <= 0.5))
+
+    def raw(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the uncalibrated score S (N,) and map M (N, 1, h, w), both >= 0."""
+        energies = [
+            reconstruct(u) for reconstruct, u in zip(self.reconstructions, features, strict=True)
+        ]
+        score, anomaly_map = self.fuse(energies)
+        return score, anomaly_map.reshape(-1, 1, *self.grid)
+
+
+class FRE(nn.Module):
+    """Truncated backbone and `Head` in one: image in, calibrated score, label, map and mask out."""
+
+    def __init__(self, extractor: FeatureExtractor, head: Head) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.head = head
 
     def forward(self, image: Tensor) -> FreOutputs:
         """Score a batch.
@@ -120,28 +146,12 @@ class FRE(nn.Module):
         bool (N, 1, h, w). Scores and maps lie in 0..1 and 0.5 is the threshold. Where any feature
         is not finite, the score is NaN and the label True.
         """
-        raw_score, raw_map = self.raw(image)
-        score = _calibrated(raw_score, self.image_threshold)
-        # x - x is 0, or NaN where x is not finite: engines lose NaN in max, ReLU and Clip.
-        total = raw_map.sum((1, 2, 3))
-        score = score + (total - total)
-        if self.extractor.io == "float":  # only there can the input itself hold a NaN
-            pixels = image.sum((1, 2, 3))
-            score = score + (pixels - pixels)
-        anomaly_map = _calibrated(raw_map, self.pixel_threshold)
-        if self.lift_to is not None:
-            anomaly_map = F.interpolate(anomaly_map, self.lift_to, mode="bilinear")
-        # not (x <= 0.5) instead of x > 0.5: a NaN must not read as good
-        return FreOutputs(score, ~(score <= 0.5), anomaly_map, ~(anomaly_map <= 0.5))
+        outputs: FreOutputs = self.head(self.extractor(image))
+        return outputs
 
     def raw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the uncalibrated score S (N,) and map M (N, 1, h, w), both >= 0."""
-        energies = [
-            reconstruct(u)
-            for reconstruct, u in zip(self.reconstructions, self.extractor(image), strict=True)
-        ]
-        score, anomaly_map = self.fuse(energies)
-        return score, anomaly_map.reshape(-1, 1, *self.grid)
+        return self.head.raw(self.extractor(image))
 
 
 def _calibrated(raw: Tensor, threshold: Threshold) -> Tensor:

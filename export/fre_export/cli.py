@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fre_edge.options import FitOptions
+from fre_runtime.card import Card, Variant
 from fre_runtime.commands.common import out, positive_int, write_json
 from fre_runtime.errors import MissingDependencyError
 from fre_runtime.model_dir import ModelDir
@@ -83,6 +84,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     graph.add_argument(
         "--map-size", metavar="native|input", help="default: native for uint8, input for float"
     )
+    graph.add_argument(
+        "--precision",
+        default="fp32",
+        metavar="auto|P[,P]",
+        help="variants besides fp32: bf16, int8 (needs the extra 'quantize'), each with thresholds "
+        "of its own and left out where it is worse than fp32; auto: those that are faster here",
+    )
     parser.add_argument("--strict", action="store_true", help="refuse files that cannot be used")
     parser.add_argument("--json", metavar="FILE", help="write the card as JSON; - for stdout")
     parser.add_argument("--quiet", action="store_true", help="only warnings and the summary")
@@ -134,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
     )
     torch.set_num_threads(default_threads())
-    options = ExportOptions(args.io, args.map_size, args.overwrite)
+    options = ExportOptions(args.io, args.map_size, args.precision, args.overwrite)
     model = export(args.images, args.out, fit_options, options)
     if args.json:
         write_json(args.json, asdict(model.card))
@@ -146,13 +154,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _summary(model: ModelDir, seconds: float) -> list[str]:
     card = model.card
-    variant = card.variants["fp32"]
-    calibration, parity = variant.calibration, variant.parity
-    sizes = {
-        file: (model.path / file).stat().st_size / 2**20
-        for file in ("model.onnx", "openvino/model.bin")
-    }
+    fp32 = card.variants["fp32"]
     skipped = len(card.training.skipped)
+    best = recommended(card)
     return [
         f"{model.path}: written and verified in {seconds:.1f} s",
         f"  fitted      {card.training.images} photos of {card.training.scenes} scenes"
@@ -163,14 +167,44 @@ def _summary(model: ModelDir, seconds: float) -> list[str]:
             f" ({layer.variance:.1%} of the variance)"
             for layer in card.layers
         ),
-        f"  thresholds  image {calibration.image.value:.4g}, pixel {calibration.pixel.value:.4g} "
-        f"for a false-reject rate of {calibration.fpr_supported:.3g}",
-        f"  parity      {parity.images} {parity.source}: "
-        + ", ".join(f"{engine} {error:.1e}" for engine, error in parity.score_error.items())
-        + ", every label the same",
-        "  sizes       " + ", ".join(f"{file} {size:.1f} MiB" for file, size in sizes.items()),
+        f"  thresholds  image {fp32.calibration.image.value:.4g}, pixel "
+        f"{fp32.calibration.pixel.value:.4g} for a false-reject rate of "
+        f"{fp32.calibration.fpr_supported:.3g}",
+        *(line for name, one in card.variants.items() for line in _variant_lines(model, name, one)),
         "next:",
-        f"  fre-run {model.path} PHOTO_OR_FOLDER --save pictures",
+        f"  fre-run {model.path} PHOTO_OR_FOLDER --save pictures"
+        + ("" if best == "fp32" else f" --variant {best}"),
         f"  fre-bench {model.path}",
         f"  fre-info {model.path}",
     ]
+
+
+def _variant_lines(model: ModelDir, name: str, variant: Variant) -> list[str]:
+    parity, accuracy = variant.parity, variant.accuracy
+    sizes = ", ".join(
+        f"{file} {(model.path / file).with_suffix(suffix).stat().st_size / 2**20:.1f} MiB"
+        for file, suffix in (
+            (f, ".bin" if f.endswith(".xml") else ".onnx") for f in variant.files.values()
+        )
+    )
+    lines = [
+        f"  {name:<11} parity on {parity.images} {parity.source}: "
+        + ", ".join(f"{engine} {error:.1e}" for engine, error in parity.score_error.items())
+        + f", every label the same; {sizes}"
+    ]
+    if accuracy is not None:
+        found = f"held-out scores rank as fp32's to {accuracy.rank_correlation:.3f}"
+        if accuracy.image_auroc is not None:
+            found += (
+                f", AUROC {accuracy.image_auroc:.4f} against {accuracy.image_auroc_fp32:.4f}"
+                f" on {accuracy.images} photos"
+            )
+        times = ", ".join(f"{engine} {ratio:.2f}" for engine, ratio in variant.time_ratio.items())
+        lines.append(f"              {found}; time over fp32's here: {times}")
+    return lines
+
+
+def recommended(card: Card) -> str:
+    """Name of the variant that takes the least time on the exporting machine."""
+    times = {name: min(one.time_ratio.values(), default=1.0) for name, one in card.variants.items()}
+    return min(times, key=lambda name: times[name])

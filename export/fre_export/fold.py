@@ -3,27 +3,31 @@
 import datetime
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fre_edge.fitting import Fit, fit
-from fre_edge.fre import FRE
 from fre_edge.fusion import finest_grid
 from fre_edge.options import FitOptions
 from fre_edge.state import save_fit
-from fre_export.metadata import graph_metadata
-from fre_export.onnx_graph import save_onnx
-from fre_export.openvino_ir import save_ir
-from fre_export.parity import prove, reference
+from fre_export.onnx_graph import trace_trunk
+from fre_export.parity import ParityError, Sample
 from fre_export.samples import golden_image, parity_samples
-from fre_runtime.card import Backbone, Card, Graph, Layer, Parity, Training, Variant
-from fre_runtime.engines import ENGINES, Engine, Settings
-from fre_runtime.engines.loading import load_engine, open_engine
+from fre_export.variants import (
+    PRECISIONS,
+    Built,
+    Model,
+    VariantError,
+    build_fp32,
+    build_variant,
+    variant_files,
+)
+from fre_runtime.card import Backbone, Card, Graph, Layer, Training, Variant
+from fre_runtime.engines.loading import open_engine
 from fre_runtime.environment import package_versions
-from fre_runtime.errors import UsageError
+from fre_runtime.errors import EngineError, UsageError
 from fre_runtime.image import RESIZE_RULE, encode_image
 from fre_runtime.model_dir import (
     CARD,
@@ -35,16 +39,12 @@ from fre_runtime.model_dir import (
     open_model_dir,
     write_manifest,
 )
-from fre_runtime.preprocess import prepare
-from fre_runtime.threads import default_threads
 
 log = logging.getLogger(__name__)
 
-PRECISION = "f32"
-FILES = {"openvino": "openvino/model.xml", "onnxruntime": "model.onnx"}
 VERSIONS = (
     "fre-edge", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino",
-    "numpy", "opencv-python-headless",
+    "numpy", "opencv-python-headless", "nncf",
 )  # fmt: skip
 
 
@@ -57,6 +57,9 @@ class ExportOptions:
     map_size: str | None = None
     """``native``, or ``input`` to lift the map to H x W in the graph; None = native for uint8,
     input for float."""
+    precision: str = "fp32"
+    """Variants besides fp32, which is always written: ``bf16``, ``int8``, or both with a comma;
+    ``auto`` tries both and keeps what is faster on this machine."""
     overwrite: bool = False
     """Replace an existing model directory."""
 
@@ -66,6 +69,19 @@ class ExportOptions:
             raise UsageError(f"io {self.io!r} does not exist; choose uint8 or float")
         if self.map_size not in (None, "native", "input"):
             raise UsageError(f"map size {self.map_size!r} does not exist; choose native or input")
+        unknown = [name for name in self.variants if name not in PRECISIONS]
+        if unknown:
+            raise UsageError(
+                f"precision {unknown[0]!r} does not exist; choose auto, or some of "
+                f"{', '.join(PRECISIONS)}"
+            )
+
+    @property
+    def variants(self) -> list[str]:
+        """Names of the variants besides fp32."""
+        if self.precision == "auto":
+            return [name for name in PRECISIONS if name != "fp32"]
+        return [name for name in self.precision.split(",") if name != "fp32"]
 
 
 def export(
@@ -114,32 +130,67 @@ def export(
         fitted = fit(images, fit_options)
     with new_directory(out, overwrite=options.overwrite) as temporary:
         _write(temporary, fitted, folder, options, out.absolute().name)
-        for engine in ENGINES:  # what every later load will do
-            open_engine(open_model_dir(temporary), engine)
+        written = open_model_dir(temporary)
+        for name, variant in written.card.variants.items():
+            for engine in variant.files:  # what every later load will do
+                open_engine(written, engine, name)
     return open_model_dir(out)
 
 
 def _write(root: Path, fitted: Fit, folder: Path | None, options: ExportOptions, name: str) -> None:
     graph = graph_of(fitted, options)
-    lift_to = fitted.size if graph.map_size == "input" else None
-    module = fitted.module(graph.io, lift_to)
-    metadata = graph_metadata(graph, fitted.calibration, PRECISION)
-    log.info("folding into one ONNX graph")
-    save_onnx(module, graph, metadata, root / FILES["onnxruntime"])
-    log.info("converting to OpenVINO IR")
-    save_ir(root / FILES["onnxruntime"], metadata, root / FILES["openvino"])
-    settings = Settings(default_threads(), PRECISION)
-    engines = {
-        engine: load_engine(engine, root / FILES[engine], graph, settings) for engine in ENGINES
-    }
-    parity = _prove(module, engines, graph, fitted, folder)
-    _write_golden(root, module, graph, fitted)
+    samples, source = parity_samples(folder, fitted)
+    golden = Sample("the golden image", golden_image(fitted))
+    trunk = trace_trunk(fitted.extractor(graph.io), graph, len(fitted.shapes))
+    model = Model(root, graph, trunk, fitted, samples, source, golden, folder)
+    built = {"fp32": build_fp32(model)}
+    for variant in options.variants:
+        try:
+            built[variant] = build_variant(model, variant, built["fp32"])
+        except (VariantError, ParityError, EngineError) as error:
+            log.warning("left out: %s", error)
+            _remove(root, variant_files(variant))
+            continue
+        _keep_what_pays(root, variant, built, asked=options.precision != "auto")
+    path = root / GOLDEN_IMAGE
+    path.parent.mkdir()
+    path.write_bytes(encode_image(golden.image, path.suffix))
+    for variant, one in built.items():
+        np.savez_compressed(root / golden_outputs(variant), **one.golden._asdict())
     save_fit(fitted, root / "fit.safetensors")
-    variant = Variant(PRECISION, FILES, fitted.calibration, parity)
-    card = _card(name, fitted, graph, variant)
+    card = _card(name, fitted, graph, {key: one.variant for key, one in built.items()})
     # Names of files need not be valid Unicode; the escapes are valid JSON.
     (root / CARD).write_text(card.to_json(), encoding="utf-8", errors="backslashreplace")
     write_manifest(root)
+
+
+def _keep_what_pays(root: Path, name: str, built: dict[str, Built], *, asked: bool) -> None:
+    """Say how fast a variant is here; drop what is slower than fp32, unless it was asked for."""
+    variant = built[name].variant
+    for engine, ratio in variant.time_ratio.items():
+        log.info("variant %s: %s takes %.2f of fp32's time here", name, engine, ratio)
+    slow = [engine for engine, ratio in variant.time_ratio.items() if ratio >= 1]
+    if not slow:
+        return
+    said = "kept, since it was asked for" if asked else "left out"
+    log.warning("variant %s is not faster than fp32 here on %s: %s", name, " and ".join(slow), said)
+    if asked:
+        return
+    _remove(root, {engine: variant.files[engine] for engine in slow})
+    files = {engine: file for engine, file in variant.files.items() if engine not in slow}
+    if files:
+        built[name] = replace(built[name], variant=replace(variant, files=files))
+    else:
+        del built[name]
+
+
+def _remove(root: Path, files: dict[str, str]) -> None:
+    for file in files.values():
+        path = root / file
+        for part in (path, path.with_suffix(".bin")):
+            part.unlink(missing_ok=True)
+        if path.parent != root and path.parent.is_dir():
+            path.parent.rmdir()
 
 
 def graph_of(fitted: Fit, options: ExportOptions) -> Graph:
@@ -159,35 +210,7 @@ def graph_of(fitted: Fit, options: ExportOptions) -> Graph:
     )
 
 
-def _prove(
-    module: FRE, engines: dict[str, Engine], graph: Graph, fitted: Fit, folder: Path | None
-) -> Parity:
-    samples, source = parity_samples(folder, fitted)
-    expected = reference(module, graph, samples)
-    parity = prove(expected, engines, graph, fitted.calibration, samples, source)
-    worst = max(parity.score_error.values())
-    log.info(
-        "parity on %d %s: raw scores within %.1e, maps within %.1e, every label the same",
-        parity.images,
-        parity.source,
-        worst,
-        max(parity.map_error.values()),
-    )
-    return parity
-
-
-def _write_golden(root: Path, module: FRE, graph: Graph, fitted: Fit) -> None:
-    image = golden_image(fitted)
-    path = root / GOLDEN_IMAGE
-    path.parent.mkdir()
-    path.write_bytes(encode_image(image, path.suffix))
-    with torch.inference_mode():
-        outputs = module(torch.from_numpy(prepare(image, graph)))
-    arrays = {key: value.numpy() for key, value in outputs._asdict().items()}
-    np.savez_compressed(root / golden_outputs("fp32"), **arrays)
-
-
-def _card(name: str, fitted: Fit, graph: Graph, variant: Variant) -> Card:
+def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) -> Card:
     layers = [
         Layer(
             name=layer,
@@ -230,6 +253,6 @@ def _card(name: str, fitted: Fit, graph: Graph, variant: Variant) -> Card:
             skipped=[f"{path.name}: {reason}" for path, reason in fitted.skipped.items()],
             seed=fitted.options.seed,
         ),
-        variants={"fp32": variant},
+        variants=variants,
         versions=package_versions(VERSIONS),
     )

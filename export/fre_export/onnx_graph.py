@@ -1,15 +1,21 @@
-"""From the FRE module to one self-contained, checked ONNX file."""
+"""From PyTorch to ONNX: the trunk (image to features) and the head (features to scores), joined.
+
+They are traced apart, since a precision variant has another trunk and a head of its own.
+"""
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from torch import nn
 
-from fre_edge.fre import FRE
+from fre_edge.features import FeatureExtractor, FeatureShape
+from fre_edge.fre import Head
 from fre_export.passes.dequantize_input import dequantize_input
 from fre_export.passes.sum_squares import sum_squares
 from fre_runtime.card import OUTPUTS, Graph
@@ -19,24 +25,61 @@ BATCH = "batch"
 """Name of the dynamic axis."""
 
 
-def save_onnx(module: FRE, graph: Graph, metadata: Mapping[str, str], path: Path) -> None:
-    """Trace ``module`` and write it to ``path``.
+def trace_trunk(extractor: FeatureExtractor, graph: Graph, layers: int) -> onnx.ModelProto:
+    """Normalisation, backbone and pooling; outputs the features of each layer."""
+    dtype = torch.uint8 if graph.io == "uint8" else torch.float32
+    example = torch.zeros((2, *graph.input_shape), dtype=dtype)
+    return _trace(extractor, (example,), [graph.input_name], _features(layers))
 
-    One file without external data, batch dynamic, everything else static, outputs named and
-    ordered as `OUTPUTS`, ``metadata`` in metadata_props; passed through onnx's checker with full
-    shape inference.
+
+def trace_head(head: Head, shapes: Sequence[FeatureShape]) -> onnx.ModelProto:
+    """Everything from the features of each layer to `OUTPUTS`."""
+    example = [torch.zeros(2, *shape) for shape in shapes]
+    return _trace(head, (example,), _features(len(shapes)), OUTPUTS)
+
+
+def join(
+    trunk: onnx.ModelProto, head: onnx.ModelProto, metadata: Mapping[str, str]
+) -> onnx.ModelProto:
+    """Put trunk and head together, clean up, and check.
+
+    The result has batch dynamic, everything else static, outputs named and ordered as `OUTPUTS`,
+    ``metadata`` in metadata_props, and has passed onnx's checker with full shape inference.
     """
-    # A batch of 2: with 1 the exporter would specialise the dynamic axis.
-    shape = (2, *graph.input_shape)
-    example = torch.zeros(shape, dtype=torch.uint8 if graph.io == "uint8" else torch.float32)
+    features = [value.name for value in trunk.graph.output]
+    head = onnx.compose.add_prefix(head, "head.", rename_inputs=False, rename_outputs=False)
+    head.ir_version = trunk.ir_version
+    model = onnx.compose.merge_models(trunk, head, [(name, name) for name in features], name="fre")
+    dequantize_input(model.graph)
+    sum_squares(model.graph)
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write one file without external data."""
+    onnx.save_model(model, path)
+
+
+def _features(layers: int) -> list[str]:
+    return [f"features_{i}" for i in range(layers)]
+
+
+def _trace(
+    module: nn.Module, example: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """Export with a dynamic batch; ``example`` has a batch of 2: 1 would be specialised."""
+    axis = {0: torch.export.Dim(BATCH, min=1)}
+    shapes = tuple([axis] * len(part) if isinstance(part, list) else axis for part in example)
     with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
-            (example,),
-            input_names=[graph.input_name],
-            output_names=list(OUTPUTS),
-            dynamic_shapes={"image": {0: torch.export.Dim(BATCH, min=1)}},
+            example,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
             optimize=True,
@@ -46,11 +89,7 @@ def save_onnx(module: FRE, graph: Graph, metadata: Mapping[str, str], path: Path
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model_proto
     _strip_trace(model)
-    dequantize_input(model.graph)
-    sum_squares(model.graph)
-    onnx.helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save_model(model, path)
+    return model
 
 
 def _strip_trace(model: onnx.ModelProto) -> None:
@@ -69,7 +108,7 @@ def _strip_trace(model: onnx.ModelProto) -> None:
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """The exporter logs decompositions it does not know; none of them concerns our graphs."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -108,8 +108,23 @@ class Parity:
     map_error: dict[str, float]
     """Largest difference of the anomaly map over its largest value, by engine."""
     labels_equal: bool
+    """On every image whose score does not lie within the tolerance of the threshold."""
     score_tolerance: float
     map_tolerance: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What a precision variant is worth beside fp32."""
+
+    rank_correlation: float
+    """Spearman's, of both variants' held-out scores of the training photos."""
+    images: int
+    """Labelled photos of the test folder; 0 where there are none."""
+    image_auroc: float | None
+    image_auroc_fp32: float | None
+    false_reject_rate: float | None
+    false_reject_rate_fp32: float | None
 
 
 @dataclass(frozen=True)
@@ -117,11 +132,15 @@ class Variant:
     """One precision of the model, with its own files, thresholds and proof."""
 
     precision: str
-    """What the engines must execute: ``f32``."""
+    """What the engines must execute: ``f32``, ``bf16`` or ``int8``."""
     files: dict[str, str]
     """Path below the model directory, by engine."""
     calibration: Calibration
     parity: Parity
+    accuracy: Accuracy | None
+    """None for fp32 itself."""
+    time_ratio: dict[str, float]
+    """Time of one image over that of fp32 on the exporting machine, by engine; empty for fp32."""
 
 
 @dataclass(frozen=True)

@@ -58,4 +58,7 @@ def describe(card: Card) -> list[str]:
             f"{calibration.fpr_supported:.3g}; "
             f"engines agree to {worst:.1e} on {variant.parity.images} images"
         )
+        if variant.time_ratio:
+            times = ", ".join(f"{ratio:.2f} ({e})" for e, ratio in variant.time_ratio.items())
+            lines.append(f"             time over fp32's where it was exported: {times}")
     return lines

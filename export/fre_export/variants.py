@@ -1,0 +1,264 @@
+"""The precision variants of a model: built, proved, held against fp32, and timed."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from scipy.stats import spearmanr
+
+from fre_edge.fitting import Fit
+from fre_edge.images import PhotoReader
+from fre_export.metadata import graph_metadata
+from fre_export.onnx_graph import join, save_onnx, trace_head
+from fre_export.openvino_ir import save_ir
+from fre_export.parity import Sample, prove, reference, reference_head
+from fre_export.quantise import SAMPLES, quantise
+from fre_export.trunk_features import TrunkFeatures
+from fre_runtime.calibration import Threshold
+from fre_runtime.card import Accuracy, Graph, Parity, Variant
+from fre_runtime.engines import ENGINES, Engine, Outputs, Settings
+from fre_runtime.engines.loading import load_engine
+from fre_runtime.errors import DataError, FreError, ImageError
+from fre_runtime.files import LabelledImage, labelled_images
+from fre_runtime.harness.gate import MAX_AUROC_LOSS, MAX_REJECT_CHANGE
+from fre_runtime.image import Image, read_image
+from fre_runtime.latency import Budget, measure_pair
+from fre_runtime.metrics import auroc
+from fre_runtime.preprocess import prepare
+from fre_runtime.threads import default_threads
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "int8"}
+"""What is executed, by the name of the variant."""
+
+MIN_RANK_CORRELATION = 0.95
+"""Least agreement of the held-out scores' order with fp32's; the gate where nothing is labelled."""
+
+TIMING = Budget(seconds=2.0, frames=200, cap=8.0)
+
+
+class VariantError(FreError, RuntimeError):
+    """A precision variant does not pass its gate, or this machine cannot execute it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What all variants of one model have in common."""
+
+    root: Path
+    """Folder that they are written to."""
+    graph: Graph
+    trunk: onnx.ModelProto
+    """Image to features, float32."""
+    fitted: Fit
+    """On the features of ``trunk``."""
+    samples: list[Sample]
+    """Photos for the parity proof."""
+    source: str
+    """What they are."""
+    golden: Sample
+    """The photo of the self-test."""
+    folder: Path | None
+    """Where the photos came from; a test folder in it is used to compare accuracy."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A variant that has been written."""
+
+    variant: Variant
+    fitted: Fit
+    engines: dict[str, Engine]
+    golden: Outputs
+    """Expected outputs for the golden photo."""
+
+
+def build_fp32(model: Model) -> Built:
+    """Write the float32 variant and prove it against PyTorch."""
+    module = model.fitted.module(model.graph.io, _lift_to(model))
+    expected = reference(module, model.graph, [*model.samples, model.golden])
+    return _build(model, "fp32", model.trunk, model.fitted, expected, tuple(ENGINES))
+
+
+def build_variant(model: Model, name: str, fp32: Built) -> Built:
+    """Write the variant ``name``, fitted and calibrated on its own features.
+
+    Raises
+    ------
+    VariantError
+        When this machine does not execute the precision, or the gate is not passed.
+    ParityError
+        When an engine disagrees with the reference.
+    MissingDependencyError
+        When what quantises is not installed.
+    """
+    precision = PRECISIONS[name]
+    log.info("variant %s: extracting features", name)
+    trunk = model.trunk
+    if precision == "int8":
+        trunk = quantise(trunk, _quantisation_inputs(model))
+    settings = Settings(default_threads(), precision, throughput=True)
+    photos = model.fitted.photos
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trunk.onnx"
+        save_onnx(trunk, path)
+        features_of = TrunkFeatures(path, model.graph, settings)
+    reader = PhotoReader(photos, *model.fitted.size)
+    features = features_of((photo.image for photo in reader), len(photos), model.fitted.shapes)
+    fitted = model.fitted.refit(features)
+    shown = [sample.image for sample in (*model.samples, model.golden)]
+    seen = features_of(shown, len(shown), fitted.shapes)
+    expected = reference_head(fitted.head(_lift_to(model)), seen, fitted.shapes)
+    # ONNX Runtime has no bf16 on the CPU.
+    engines = ("openvino",) if precision == "bf16" else tuple(ENGINES)
+    built = _build(model, name, trunk, fitted, expected, engines)
+    accuracy = _accuracy(model, fp32, built)
+    check_gate(name, accuracy)
+    ratios = _time_ratios(model, fp32, built)
+    variant = Variant(
+        precision, built.variant.files, fitted.calibration, built.variant.parity, accuracy, ratios
+    )
+    return Built(variant, fitted, built.engines, built.golden)
+
+
+def check_gate(name: str, accuracy: Accuracy) -> None:
+    """Raise `VariantError` where a variant is worth less than fp32."""
+    if accuracy.rank_correlation < MIN_RANK_CORRELATION:
+        raise VariantError(
+            f"{name}: orders the held-out photos with a correlation of "
+            f"{accuracy.rank_correlation:.3f} with fp32, {MIN_RANK_CORRELATION:g} is the least"
+        )
+    if accuracy.image_auroc is not None and accuracy.image_auroc_fp32 is not None:
+        loss = accuracy.image_auroc_fp32 - accuracy.image_auroc
+        if loss > MAX_AUROC_LOSS:
+            raise VariantError(
+                f"{name}: image AUROC {accuracy.image_auroc:.4f} against "
+                f"{accuracy.image_auroc_fp32:.4f} of fp32; it may lose {MAX_AUROC_LOSS:g}"
+            )
+    if accuracy.false_reject_rate is not None and accuracy.false_reject_rate_fp32 is not None:
+        change = abs(accuracy.false_reject_rate - accuracy.false_reject_rate_fp32)
+        if change > MAX_REJECT_CHANGE:
+            raise VariantError(
+                f"{name}: rejects {accuracy.false_reject_rate:.2%} of the good test photos, fp32 "
+                f"{accuracy.false_reject_rate_fp32:.2%}; they may differ by {MAX_REJECT_CHANGE:.0%}"
+            )
+
+
+def variant_files(name: str) -> dict[str, str]:
+    """Files of a variant below the model directory, by engine."""
+    suffix = "" if name == "fp32" else f"-{name}"
+    return {"openvino": f"openvino{suffix}/model.xml", "onnxruntime": f"model{suffix}.onnx"}
+
+
+def _build(
+    model: Model,
+    name: str,
+    trunk: onnx.ModelProto,
+    fitted: Fit,
+    expected: list[Outputs],
+    engines: tuple[str, ...],
+) -> Built:
+    """Write and prove one variant; ``expected`` for the samples and the golden photo."""
+    *expected, golden = expected
+    precision = PRECISIONS[name]
+    log.info("variant %s: folding into one ONNX graph and OpenVINO's IR", name)
+    metadata = graph_metadata(model.graph, fitted.calibration, precision)
+    head = trace_head(fitted.head(_lift_to(model)), fitted.shapes)
+    files = {engine: file for engine, file in variant_files(name).items() if engine in engines}
+    with tempfile.TemporaryDirectory() as folder:
+        graph_file = model.root / files.get("onnxruntime", "") if "onnxruntime" in files else None
+        onnx_path = graph_file or Path(folder) / "model.onnx"
+        save_onnx(join(trunk, head, metadata), onnx_path)
+        save_ir(onnx_path, metadata, model.root / files["openvino"])
+    settings = Settings(default_threads(), precision)
+    loaded = {
+        engine: load_engine(engine, model.root / file, model.graph, settings)
+        for engine, file in files.items()
+    }
+    parity = prove(
+        expected, loaded, model.graph, fitted.calibration, model.samples, model.source, precision
+    )
+    _report(name, parity)
+    variant = Variant(precision, files, fitted.calibration, parity, None, {})
+    return Built(variant, fitted, loaded, golden)
+
+
+def _report(name: str, parity: Parity) -> None:
+    log.info(
+        "variant %s: parity on %d %s: raw scores within %.1e, maps within %.1e, every label the "
+        "same",
+        name,
+        parity.images,
+        parity.source,
+        max(parity.score_error.values()),
+        max(parity.map_error.values()),
+    )
+
+
+def _lift_to(model: Model) -> tuple[int, int] | None:
+    return model.fitted.size if model.graph.map_size == "input" else None
+
+
+def _quantisation_inputs(model: Model) -> Iterator[np.ndarray]:
+    photos = model.fitted.photos
+    chosen = np.unique(np.linspace(0, len(photos) - 1, min(SAMPLES, len(photos))).astype(int))
+    reader = PhotoReader([photos[i] for i in chosen], *model.fitted.size)
+    return (prepare(photo.image, model.graph) for photo in reader)
+
+
+def _accuracy(model: Model, fp32: Built, built: Built) -> Accuracy:
+    correlation = spearmanr(fp32.fitted.held_out_scores, built.fitted.held_out_scores).statistic
+    images, labelled = [], []
+    for image in _labelled(model.folder):
+        try:
+            images.append(read_image(image.path))
+        except ImageError:  # a broken test photo tells nothing
+            continue
+        labelled.append(image.is_defective)
+    labels = np.array(labelled, bool)
+    auroc_of: dict[str, float | None] = {}
+    rejects: dict[str, float | None] = {}
+    for key, one in (("fp32", fp32), ("variant", built)):
+        threshold = one.fitted.calibration.image
+        raw = _scores(one.engines["openvino"], threshold, images, model.graph)
+        auroc_of[key] = auroc(raw, labels) if labels.any() and not labels.all() else None
+        good = raw[~labels]
+        rejects[key] = float((good > threshold.value).mean()) if len(good) else None
+    return Accuracy(
+        rank_correlation=float(np.nan_to_num(correlation)),
+        images=len(images),
+        image_auroc=auroc_of["variant"],
+        image_auroc_fp32=auroc_of["fp32"],
+        false_reject_rate=rejects["variant"],
+        false_reject_rate_fp32=rejects["fp32"],
+    )
+
+
+def _labelled(folder: Path | None) -> list[LabelledImage]:
+    try:
+        return labelled_images(folder) if folder is not None else []
+    except DataError:
+        return []
+
+
+def _scores(engine: Engine, threshold: Threshold, images: list[Image], graph: Graph) -> np.ndarray:
+    scores = [engine.run(prepare(image, graph)).pred_score[0] for image in images]
+    return threshold.raw(np.array(scores, np.float32))
+
+
+def _time_ratios(model: Model, fp32: Built, built: Built) -> dict[str, float]:
+    batch = prepare(model.samples[0].image, model.graph)
+    ratios = {}
+    for name, engine in built.engines.items():
+        pair = measure_pair(
+            lambda engine=engine: engine.run(batch),  # type: ignore[misc]
+            lambda name=name: fp32.engines[name].run(batch),  # type: ignore[misc]
+            TIMING,
+        )
+        ratios[name] = pair.ratio["median"]
+    return ratios
