@@ -22,8 +22,9 @@ from elpv import lay_out
 
 from fre_edge.backbones import build_backbone
 from fre_edge.calibrate import calibrate
+from fre_edge.extraction import TorchTrunk, extract
 from fre_edge.features import FeatureExtractor
-from fre_edge.fitting import FOLDS, extract
+from fre_edge.fitting import FOLDS
 from fre_edge.fre import Reconstruction
 from fre_edge.fusion import Fuse, finest_grid, held_out_fusion
 from fre_edge.grouping import automatic_groups, make_folds
@@ -63,9 +64,10 @@ class DataSet:
 
 def load(category: Path, pool: int) -> DataSet:
     extractor = FeatureExtractor(build_backbone("efficientnet_lite0", TAPS), pool).eval()
-    _, train, shapes = extract(extractor, PhotoReader(good_images(category), 256, 256))
+    shapes, trunk = extractor.shapes(256, 256), TorchTrunk(extractor)
+    _, train = extract(trunk, PhotoReader(good_images(category), 256, 256), shapes)
     images = {image.path: image for image in labelled_images(category)}
-    kept, test, _ = extract(extractor, PhotoReader(list(images), 256, 256))
+    kept, test = extract(trunk, PhotoReader(list(images), 256, 256), shapes)
     kept = [images[path] for path in kept]
     sizes = [read_image(image.path).shape[:2] for image in kept]
     masks = [None if image.mask is None else read_mask(image.mask) for image in kept]

@@ -1,31 +1,27 @@
 """Fitting FRE on a folder of photos of good parts."""
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from fre_edge.backbones import Backbone, build_backbone
 from fre_edge.calibrate import calibrate
+from fre_edge.extraction import extract, trunk_for
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import FRE, Head
 from fre_edge.fusion import Fusion, held_out_fusion
 from fre_edge.grouping import Groups, GroupTable, automatic_groups, make_folds
 from fre_edge.heldout import held_out_maps
-from fre_edge.images import Photo, PhotoReader
+from fre_edge.images import PhotoReader
 from fre_edge.options import FitOptions
 from fre_edge.subspace import Features, Floats, Rank, Subspace, fit_pca, gram
 from fre_runtime.calibration import Calibration
 from fre_runtime.errors import DataError
 from fre_runtime.files import good_images
-from fre_runtime.ordered import ordered_map
-from fre_runtime.progress import track
-from fre_runtime.threads import default_threads
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +120,8 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
         backbone, backbone.spec.pool if options.pool is None else options.pool
     )
     reader = PhotoReader(paths, *size)
-    photos, features, shapes = extract(extractor, reader)
+    shapes = extractor.shapes(*size)
+    photos, features = extract(trunk_for(extractor, size, len(paths)), reader, shapes)
     _check_photos(photos, reader, options)
     options = replace(options, layers=backbone.layers)
 
@@ -206,48 +203,6 @@ def _warn_of_few_scenes(fitted: Fit) -> None:
             fitted.options.fpr,
             int(np.ceil(1 / fitted.options.fpr)) - 1,
         )
-
-
-def extract(
-    extractor: FeatureExtractor, reader: PhotoReader
-) -> tuple[list[Path], list[Features], list[FeatureShape]]:
-    """Run the photos through the backbone.
-
-    Each core works on a photo of its own with one thread: faster than sharing photos or batches
-    among threads, which wait for each other at every layer, and the same bits whatever the
-    number of cores. Returns the photos used, one float32 (N, D) array for each layer, and the
-    layers' shapes; memory beyond those arrays does not grow with N.
-    """
-    shapes = extractor.shapes(reader.height, reader.width)
-    features = [np.empty((len(reader.paths), shape.dimension), np.float32) for shape in shapes]
-    photos: list[Path] = []
-
-    @torch.inference_mode()
-    def run(photo: Photo) -> tuple[Path, list[torch.Tensor]]:
-        return photo.path, extractor(torch.from_numpy(photo.image)[None])
-
-    workers = default_threads()
-    rows = ordered_map(run, reader, workers, 2 * workers, lambda: torch.set_num_threads(1))
-    shown = track(rows, len(reader.paths), "extracting features")
-    with _one_thread_each():
-        for path, taps in shown if log.isEnabledFor(logging.INFO) else rows:
-            for layer, u in zip(features, taps, strict=True):
-                layer[len(photos)] = u.flatten()
-            photos.append(path)
-    used = [layer[: len(photos)] for layer in features]
-    if not all(np.isfinite(layer).all() for layer in used):
-        raise DataError("the backbone gives non-finite features; its weights are damaged")
-    return photos, used, shapes
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import logging
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from fre_edge import Fit, FitOptions, fit
-from fre_export import ExportOptions, export
+from fre_export import ExportOptions, export, variants
+from fre_runtime.card import Variant
 from fre_runtime.image import encode_image
+from fre_runtime.latency import Budget
 from fre_runtime.model_dir import ModelDir
 
 TINY = FitOptions(
@@ -112,6 +115,55 @@ def max_model(max_fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> ModelDi
     """uint8 with the map lifted in the graph."""
     out = tmp_path_factory.mktemp("models") / "max"
     return export(max_fit, out, options=ExportOptions(map_size="input"))
+
+
+class Warnings(logging.Handler):
+    """What the export warned of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@pytest.fixture(scope="session")
+def variants_export(
+    category: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelDir, list[str]]:
+    """The tiny model in every precision that this machine executes, and what was warned of."""
+    handler, logger = Warnings(), logging.getLogger("fre_export")
+    logger.addHandler(handler)
+    options = ExportOptions(precision="bf16,int8")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(variants, "TIMING", Budget(seconds=0.05, frames=5, cap=0.1))
+            model = export(category, tmp_path_factory.mktemp("models") / "all", TINY, options)
+    finally:
+        logger.removeHandler(handler)
+    return model, handler.said
+
+
+@pytest.fixture(scope="session")
+def variants_model(variants_export: tuple[ModelDir, list[str]]) -> ModelDir:
+    """fp32, int8 and, where this processor has it, bf16."""
+    return variants_export[0]
+
+
+@pytest.fixture(scope="session")
+def executed(variants_export: tuple[ModelDir, list[str]]):
+    """``executed(name)`` gives a variant, or skips where this machine does not execute it."""
+    model, said = variants_export
+
+    def get(name: str) -> Variant:
+        if name not in model.card.variants:
+            reasons = [s for s in said if "use another variant on this machine" in s and name in s]
+            assert reasons, f"{name} is missing for no good reason: {said}"
+            pytest.skip(reasons[0])
+        return model.card.variants[name]
+
+    return get
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fre_runtime.latency import Measurement, _bootstrap
+from fre_runtime.latency import Measurement, bootstrap
 
 CALLS = 8
 """Timed calls in one turn; one more before them is not counted."""
@@ -106,7 +106,7 @@ def compare(theirs: Worker, ours: Worker, seconds: float) -> dict:
         "calls_a_turn": CALLS,
         "their_ms": _latency(a),
         "our_ms": _latency(b),
-        "ratio": _bootstrap(np.median(a, axis=1) / np.median(b, axis=1)),
+        "ratio": bootstrap(np.median(a, axis=1) / np.median(b, axis=1)),
         "idle_cores": {"theirs": float(np.mean(idle[0])), "ours": float(np.mean(idle[1]))},
     }
 

@@ -29,13 +29,13 @@ def trace_trunk(extractor: FeatureExtractor, graph: Graph, layers: int) -> onnx.
     """Normalisation, backbone and pooling; outputs the features of each layer."""
     dtype = torch.uint8 if graph.io == "uint8" else torch.float32
     example = torch.zeros((2, *graph.input_shape), dtype=dtype)
-    return _trace(extractor, (example,), [graph.input_name], _features(layers))
+    return trace(extractor, (example,), [graph.input_name], _features(layers))
 
 
 def trace_head(head: Head, shapes: Sequence[FeatureShape]) -> onnx.ModelProto:
     """Everything from the features of each layer to `OUTPUTS`."""
     example = [torch.zeros(2, *shape) for shape in shapes]
-    return _trace(head, (example,), _features(len(shapes)), OUTPUTS)
+    return trace(head, (example,), _features(len(shapes)), OUTPUTS)
 
 
 def join(
@@ -66,7 +66,7 @@ def _features(layers: int) -> list[str]:
     return [f"features_{i}" for i in range(layers)]
 
 
-def _trace(
+def trace(
     module: nn.Module, example: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
     """Export with a dynamic batch; ``example`` has a batch of 2: 1 would be specialised."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
 from scipy.stats import spearmanr
 
+from fre_edge.extraction import OpenVinoTrunk, extract
 from fre_edge.fitting import Fit
 from fre_edge.images import PhotoReader
 from fre_export.metadata import graph_metadata
@@ -17,7 +19,6 @@ from fre_export.onnx_graph import join, save_onnx, trace_head
 from fre_export.openvino_ir import save_ir
 from fre_export.parity import Sample, prove, reference, reference_head
 from fre_export.quantise import SAMPLES, quantise
-from fre_export.trunk_features import TrunkFeatures
 from fre_runtime.calibration import Threshold
 from fre_runtime.card import Accuracy, Graph, Parity, Variant
 from fre_runtime.engines import ENGINES, Engine, Outputs, Settings
@@ -102,17 +103,12 @@ def build_variant(model: Model, name: str, fp32: Built) -> Built:
     trunk = model.trunk
     if precision == "int8":
         trunk = quantise(trunk, _quantisation_inputs(model))
-    settings = Settings(default_threads(), precision, throughput=True)
-    photos = model.fitted.photos
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trunk.onnx"
-        save_onnx(trunk, path)
-        features_of = TrunkFeatures(path, model.graph, settings)
-    reader = PhotoReader(photos, *model.fitted.size)
-    features = features_of((photo.image for photo in reader), len(photos), model.fitted.shapes)
+    run = _runner(trunk, precision, model.graph)
+    reader = PhotoReader(model.fitted.photos, *model.fitted.size)
+    _, features = extract(run, reader, model.fitted.shapes)
     fitted = model.fitted.refit(features)
-    shown = [sample.image for sample in (*model.samples, model.golden)]
-    seen = features_of(shown, len(shown), fitted.shapes)
+    shown = [run(sample.image) for sample in (*model.samples, model.golden)]
+    seen = [np.stack(layer) for layer in zip(*shown, strict=True)]
     expected = reference_head(fitted.head(_lift_to(model)), seen, fitted.shapes)
     # ONNX Runtime has no bf16 on the CPU.
     engines = ("openvino",) if precision == "bf16" else tuple(ENGINES)
@@ -124,6 +120,15 @@ def build_variant(model: Model, name: str, fp32: Built) -> Built:
         precision, built.variant.files, fitted.calibration, built.variant.parity, accuracy, ratios
     )
     return Built(variant, fitted, built.engines, built.golden)
+
+
+def _runner(trunk: onnx.ModelProto, precision: str, graph: Graph) -> OpenVinoTrunk:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trunk.onnx"
+        save_onnx(trunk, path)
+        model = openvino.Core().read_model(path)
+        model.reshape({graph.input_name: [1, *graph.input_shape]})
+        return OpenVinoTrunk(model, precision, lambda image: prepare(image, graph))
 
 
 def check_gate(name: str, accuracy: Accuracy) -> None:

@@ -217,10 +217,11 @@ def measure_pair(ours: Call, theirs: Call, budget: Budget) -> Pair:
     machine = (before, snapshot())
     a, b = (_measurement(side, sum(ms for ms, _ in side) / 1e3, machine) for side in timed)
     turns = [np.median(m.milliseconds.reshape(-1, PAIR_BLOCK), axis=1) for m in (a, b)]
-    return Pair(ours=a, theirs=b, ratio=_bootstrap(turns[0] / turns[1]))
+    return Pair(ours=a, theirs=b, ratio=bootstrap(turns[0] / turns[1]))
 
 
-def _bootstrap(ratios: NDArray[np.float64]) -> dict[str, float]:
+def bootstrap(ratios: NDArray[np.float64]) -> dict[str, float]:
+    """Median of ``ratios`` (turns,) with ``low`` and ``high`` of its 95% bootstrap interval."""
     draws = np.random.default_rng(0).integers(len(ratios), size=(1000, len(ratios)))
     low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
     return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}

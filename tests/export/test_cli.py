@@ -10,6 +10,7 @@ import pytest
 from fre_export import cli
 from fre_export.cli import parse_args
 from fre_runtime.commands.common import run_command
+from fre_runtime.model_dir import open_model_dir
 
 TINY = ["--backbone", "resnet18", "--layers", "layer1", "--weights", "random", "--size", "32"]
 
@@ -20,10 +21,13 @@ def run(*argv):
 
 def test_parses_every_option():
     line = "photos --out=m --layers=a,b --size=128x256 --components=7 --io=float --groups=none"
+    line += " --precision=bf16,int8"
     args = parse_args(line.split(" "))
     assert args.layers == ("a", "b")
     assert args.size == (128, 256)
     assert (args.components, args.io, args.groups) == (7, "float", "none")
+    assert args.precision == "bf16,int8"
+    assert parse_args(["photos", "--out=m"]).precision == "fp32"
 
 
 def test_writes_a_model_and_says_what_to_do_next(category, tmp_path, capsys, caplog):
@@ -45,6 +49,11 @@ def test_writes_a_model_and_says_what_to_do_next(category, tmp_path, capsys, cap
         (["PHOTOS", "--out", "m", "--backbone", "resnet19"], 2, "did you mean resnet18"),
         ([".", "--out", "m", "--fpr", "7"], 2, "fpr must lie between 0.000001 and 1, got 7.0"),
         ([".", "--out", "m", "--score", "mean"], 2, "choose p3, p2, sum, max"),
+        (
+            ["PHOTOS", "--out", "m", "--precision", "int8,fp8"],
+            2,
+            "precision 'fp8' does not exist; choose auto, or some of fp32, bf16, int8",
+        ),
         (["PHOTOS", "--out", "m", "--weights", "w.pth"], 1, "w.pth: no such weights file"),
         ([".", "--out", "."], 1, "already exists; it holds more than a model"),
     ],
@@ -67,19 +76,52 @@ def test_a_test_folder_is_no_place_to_learn_from(tmp_path, make_folder, capsys):
     assert str(Path("train") / "good") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seconds", [0.3, 4.0, 7.0])
-def test_ctrl_c_leaves_nothing_behind(category, tmp_path, seconds):
+def interrupt(category, folder, due):
+    """Run fre-export into ``folder / "out"``, stop it once ``due(out, said)``; (code, stderr)."""
+    out, log = folder / "out", folder / "stderr"
     command = [sys.executable, "-c", "from fre_export.launch import export; export()", category]
-    process = subprocess.Popen(
-        [*command, "--out", tmp_path / "model", *TINY],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    if process.returncode != 0:  # else it had finished before the signal
-        assert process.returncode in (130, -signal.SIGINT)
-        assert "Traceback" not in err
-        assert list(tmp_path.iterdir()) == []
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--out", out / "model", *TINY], stderr=file, stdout=subprocess.DEVNULL
+        )
+        end = time.monotonic() + 120
+        while not due(out, log.read_text()):
+            assert process.poll() is None, "it ended before the moment came"
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=60)
+    return code, log.read_text()
+
+
+def some_time_after(seconds):
+    end = []
+
+    def due(*_):
+        end.append(time.monotonic() + seconds)
+        return time.monotonic() >= end[0]
+
+    return due
+
+
+@pytest.mark.parametrize(
+    "due",
+    [
+        some_time_after(0.3),
+        lambda _, said: "random weights" in said,
+        lambda out, _: any(out.glob(".model.*")),
+        lambda out, _: any(out.glob(".model.*/openvino/model.xml")),
+    ],
+    ids=["while libraries load", "while photos are read", "before the graph", "before the proof"],
+)
+def test_ctrl_c_leaves_nothing_behind(category, tmp_path, due):
+    code, said = interrupt(category, tmp_path, due)
+    assert code in (130, -signal.SIGINT)
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_ctrl_c_that_comes_too_late_leaves_the_whole_model(category, tmp_path):
+    interrupt(category, tmp_path, lambda out, _: (out / "model").exists())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]
+    assert open_model_dir(tmp_path / "out" / "model").card.variants.keys() == {"fp32"}

@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fre_edge import FitOptions
-from fre_export import ExportOptions, ParityError, export, fold
+from fre_export import ExportOptions, ParityError, export, variants
 from fre_runtime.errors import OutputError, UsageError
 from fre_runtime.image import RESIZE_RULE, encode_image
 
@@ -72,13 +72,13 @@ class Liar:
 def test_a_disagreement_fails_the_export_and_leaves_nothing(
     tiny_fit, tmp_path, monkeypatch, change
 ):
-    real = fold.load_engine
+    real = variants.load_engine
 
     def load(name, *args):
         engine = real(name, *args)
         return Liar(engine, change) if name == "openvino" else engine
 
-    monkeypatch.setattr(fold, "load_engine", load)
+    monkeypatch.setattr(variants, "load_engine", load)
     with pytest.raises(ParityError, match=r"openvino disagrees .* worst on .*photo_002.png"):
         export(tiny_fit, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
@@ -89,7 +89,7 @@ def test_whatever_stops_the_export_nothing_is_left(tiny_fit, tmp_path, monkeypat
     def stop(*_):
         raise error
 
-    monkeypatch.setattr(fold, "save_ir", stop)
+    monkeypatch.setattr(variants, "save_ir", stop)
     expected = OutputError if isinstance(error, OSError) else error
     with pytest.raises(expected):
         export(tiny_fit, tmp_path / "model")

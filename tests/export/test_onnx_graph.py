@@ -11,6 +11,7 @@ from fre_runtime.image import read_image
 from fre_runtime.preprocess import prepare
 
 MODELS = ["uint8_model", "float_model", "max_model"]
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 @pytest.fixture(params=MODELS)
@@ -54,6 +55,13 @@ def test_the_projection_is_stored_once(graph, model):
         assert len(copies) == 1
 
 
+@pytest.mark.xfail(strict=True, reason="sum_squares leaves the Mul of the second layer behind")
+def test_every_node_is_of_use(uint8_model):
+    graph = onnx.load(uint8_model.path / "model.onnx").graph
+    used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    assert not [node.name for node in graph.node if used.isdisjoint(node.output)]
+
+
 def test_nothing_of_this_machine_is_in_the_file(graph):
     text = str(graph.metadata_props) + "".join(
         str(node.metadata_props) + node.doc_string for node in graph.graph.node
@@ -77,9 +85,30 @@ def test_metadata_tells_the_thresholds_in_both_formats(model):
 def test_the_ir_has_the_same_names_and_shapes(model):
     ir = openvino.Core().read_model(model.path / "openvino/model.xml")
     assert [o.get_any_name() for o in ir.outputs] == list(OUTPUTS)
-    batch, *rest = ir.input(0).get_partial_shape()
-    assert batch.is_dynamic
-    assert tuple(d.get_length() for d in rest) == model.card.graph.input_shape
+    assert tuple(ir.input(0).get_shape()) == (1, *model.card.graph.input_shape)
+
+
+def test_the_ir_can_be_given_any_batch_again(model):
+    """As it lies on disk its batch is 1, for speed; nothing in it depends on that."""
+    graph = model.card.graph
+    ir = openvino.Core().read_model(model.path / "openvino/model.xml")
+    only_one = openvino.compile_model(ir, "CPU", F32)
+    ir.reshape({graph.input_name: [-1, *graph.input_shape]})
+    assert all(value.get_partial_shape()[0].is_dynamic for value in (*ir.inputs, *ir.outputs))
+    images = np.random.default_rng(0).integers(0, 256, (3, *graph.input_shape), dtype=np.uint8)
+    batch = images if graph.io == "uint8" else images.astype(np.float32) / np.float32(255)
+    together = [np.array(value) for value in openvino.compile_model(ir, "CPU", F32)(batch).values()]
+    for i in range(3):
+        alone = only_one(batch[i : i + 1])
+        for j, tolerance in ((0, 1e-5), (1, 0), (2, 1e-4)):
+            np.testing.assert_allclose(together[j][i : i + 1], alone[j], rtol=tolerance)
+    assert [len(value) for value in together] == [3] * len(OUTPUTS)
+
+
+def test_the_ir_forbids_rounding_of_what_meets_8_bit_weights(model):
+    ir = openvino.Core().read_model(model.path / "openvino/model.xml")
+    key = ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"]
+    assert ir.get_rt_info(key).astype(str) == "0"
 
 
 def test_w_is_kept_in_8_bits_once_in_onnx_and_once_a_direction_in_the_ir(model):
@@ -98,9 +127,7 @@ def test_foreign_clients_get_the_same_scores_from_the_ir(model):
     """Compiled without any of our settings but the precision: nothing is rounded on the way."""
     graph = model.card.graph
     image = prepare(read_image(model.path / "golden/image.png"), graph)
-    compiled = openvino.Core().compile_model(
-        model.path / "openvino/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    compiled = openvino.Core().compile_model(model.path / "openvino/model.xml", "CPU", F32)
     score = compiled([image])[0]
     with np.load(model.path / "golden/fp32.npz") as golden:
         raw = golden["pred_score"] / (1 - golden["pred_score"])

@@ -5,8 +5,9 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from fre_edge import FitOptions, fit
+from fre_edge import FitOptions, fit, fitting
 from fre_edge.images import PhotoReader
 from fre_runtime.errors import DataError, UsageError
 from fre_runtime.image import encode_image
@@ -141,3 +142,85 @@ def test_reader_keeps_the_order_and_stops_cleanly(folder):
     reader = PhotoReader(paths, 16, 16)
     assert [photo.path for photo in reader] == paths
     assert next(iter(PhotoReader(paths, 16, 16))).image.shape == (16, 16, 3)
+
+
+@pytest.fixture(scope="module")
+def fits(category):
+    """Fits with scenes found by themselves, each with its features, by the tapped layers."""
+    made = {}
+    for layers in (("layer1",), ("layer1", "layer2")):
+        options = dataclasses.replace(OPTIONS, layers=layers, groups="auto")
+        fitted = fit(category, options)
+        made[layers] = fitted, features_of(fitted)
+    return made
+
+
+@torch.inference_mode()
+def features_of(fitted):
+    """What was fitted on: one thread, one photo at a time, so that the bits are the same."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    extractor, reader = fitted.extractor(), PhotoReader(fitted.photos, *fitted.size)
+    taps = [extractor(torch.from_numpy(photo.image)[None]) for photo in reader]
+    torch.set_num_threads(threads)
+    return [torch.cat(layer).flatten(1).numpy() for layer in zip(*taps, strict=True)]
+
+
+@pytest.fixture
+def no_search(monkeypatch):
+    """Scenes must not be looked for again: other features could tell others apart."""
+    monkeypatch.setattr(fitting, "_groups", None)
+
+
+@pytest.mark.usefixtures("no_search")
+@pytest.mark.parametrize("layers", [("layer1",), ("layer1", "layer2")])
+def test_a_refit_on_the_same_features_is_the_same_bit_for_bit(fits, layers):
+    fitted, features = fits[layers]
+    again = fitted.refit([layer.copy() for layer in features])
+    assert 1 < fitted.scenes < len(fitted.photos)
+    assert again is not fitted
+    assert again.calibration == fitted.calibration
+    assert again.fusion == fitted.fusion
+    np.testing.assert_array_equal(again.groups, fitted.groups)
+    np.testing.assert_array_equal(again.held_out_scores, fitted.held_out_scores)
+    for a, b in zip(again.subspaces, fitted.subspaces, strict=True):
+        np.testing.assert_array_equal(a.components, b.components)
+        np.testing.assert_array_equal(a.mean, b.mean)
+        assert a.captured == b.captured
+
+
+@pytest.mark.usefixtures("no_search")
+def test_a_refit_on_features_twice_as_large_has_errors_four_times_as_large(fits):
+    fitted, features = fits["layer1",]
+    again = fitted.refit([2 * layer for layer in features])
+    np.testing.assert_array_equal(again.groups, fitted.groups)
+    for scale in ("image", "pixel"):
+        before, after = (getattr(f.calibration, scale).value for f in (fitted, again))
+        assert after == pytest.approx(4 * before, rel=1e-5)
+    np.testing.assert_allclose(again.held_out_scores, 4 * fitted.held_out_scores, rtol=1e-4)
+    np.testing.assert_allclose(again.subspaces[0].mean, 2 * fitted.subspaces[0].mean, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("no_search")
+def test_a_refit_weighs_the_layers_anew(fits):
+    """Twice the features of one layer alone: its unit follows, the fused score does not move."""
+    fitted, (one, two) = fits["layer1", "layer2"]
+    again = fitted.refit([2 * one, two])
+    ratios = np.divide(again.fusion.means, fitted.fusion.means)
+    np.testing.assert_allclose(ratios, [4, 1], rtol=1e-5)
+    weights = np.divide(again.fusion.score_weights, fitted.fusion.score_weights)
+    np.testing.assert_allclose(weights, [1 / 4, 1], rtol=1e-5)
+    assert again.calibration.image.value == pytest.approx(fitted.calibration.image.value, rel=1e-4)
+    np.testing.assert_array_equal(again.groups, fitted.groups)
+
+
+@pytest.mark.usefixtures("no_search")
+def test_a_refit_keeps_what_was_not_learned_and_changes_nothing_in_place(fits):
+    fitted, features = fits["layer1",]
+    before = fitted.subspaces[0].components.copy()
+    noise = np.random.default_rng(0).normal(size=features[0].shape).astype(np.float32)
+    again = fitted.refit([features[0] + noise])
+    for name in ("options", "backbone", "size", "pool", "shapes", "photos", "skipped", "groups"):
+        assert getattr(again, name) is getattr(fitted, name)
+    assert again.calibration != fitted.calibration
+    np.testing.assert_array_equal(fitted.subspaces[0].components, before)

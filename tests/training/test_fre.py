@@ -13,6 +13,7 @@ from fre_edge.scores import image_scores
 from fre_edge.subspace import Rank, fit_pca, gram
 from fre_runtime.calibration import Threshold
 from fre_runtime.errors import UsageError
+from fre_runtime.image import read_image, resize
 
 
 @pytest.fixture
@@ -39,6 +40,55 @@ def test_eight_bits_still_project(features):
     row = module.components.float()
     left = module((module.mean + 3 * row).reshape(1, 6, 4, 4))
     assert left.sum() < 1e-10 * row.square().sum()
+
+
+def projector(subspace, *, rounded):
+    """W^T W in float64, of W as it was fitted or with each row rounded to 8 bits."""
+    w = subspace.components
+    if not rounded:
+        return w.astype(np.float64).T @ w.astype(np.float64)
+    q = np.round(w / (np.abs(w).max(1, keepdims=True) / np.float32(127))).astype(np.float64)
+    assert np.abs(q).max() == 127
+    return (q / np.square(q).sum(1, keepdims=True)).T @ q
+
+
+def by_hand(fitted, features, *, rounded):
+    """S and M of README's equations in float64, for a score of p3."""
+    scores, maps = [], []
+    for u, shape, subspace, mean, map_weight, score_weight in zip(
+        features, fitted.shapes, fitted.subspaces, *fitted.fusion, strict=True
+    ):
+        x = u.numpy().reshape(len(u), -1).astype(np.float64) - subspace.mean.astype(np.float64)
+        error = x - x @ projector(subspace, rounded=rounded)
+        m = np.square(error).reshape(len(u), *shape).sum(1) / shape.channels
+        assert mean > 0
+        scores.append(score_weight * np.power(m, 3).mean((1, 2)) ** (1 / 3))
+        lifted = F.interpolate(torch.from_numpy(m)[:, None], (8, 8), mode="bilinear")
+        maps.append(map_weight * lifted.numpy())
+    return np.mean(scores, 0), np.mean(maps, 0)
+
+
+@pytest.fixture(scope="module")
+def photos(category):
+    paths = sorted((category / "test").rglob("*.png"))
+    return torch.from_numpy(np.stack([resize(read_image(path), 64, 64) for path in paths]))
+
+
+@torch.inference_mode()
+def test_the_module_is_the_paper_with_w_rounded_to_8_bits(tiny_fit, photos):
+    module = tiny_fit.module()
+    expected = by_hand(tiny_fit, module.extractor(photos), rounded=True)
+    for got, wanted in zip(module.raw(photos), expected, strict=True):
+        assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * wanted.max())
+
+
+@torch.inference_mode()
+def test_rounding_w_hardly_moves_the_score(tiny_fit, photos):
+    module = tiny_fit.module()
+    exact, _ = by_hand(tiny_fit, module.extractor(photos), rounded=False)
+    moved = np.abs(module.raw(photos)[0].numpy() / exact - 1)
+    assert 0 < moved.max() < 0.02
 
 
 def one_layer(maps, score):
