@@ -140,7 +140,7 @@ def whole_models(fitted: Fit, folder: Path) -> dict[tuple[str, str], Path]:
         "bf16": trunk,
         "int8": quantise(trunk, (p.image[None] for p in reader)),
     }
-    head = trace_head(fitted.head(), fitted.shapes)
+    head = trace_head(fitted.head(), fitted.shapes, graph)
     paths = {}
     for name, one in trunks.items():
         onnx_path = folder / f"whole-{name}.onnx"

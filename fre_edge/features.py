@@ -49,12 +49,7 @@ class FeatureExtractor(nn.Module):
         """Return the pooled features of each layer."""
         x = image.permute(0, 3, 1, 2).float() if self.io == "uint8" else image
         taps = self.trunk((x - self.mean) / self.std)
-        features = [self._pooled(taps[layer]) for layer in self.layers]
-        if self.io == "uint8":
-            return features
-        # Only a float input can hold a NaN itself, and engines lose it in the first ReLU.
-        pixels = image.sum((1, 2, 3)).reshape(-1, 1, 1, 1)
-        return [u + (pixels - pixels) for u in features]
+        return [self._pooled(taps[layer]) for layer in self.layers]
 
     def _pooled(self, features: Tensor) -> Tensor:
         if self.pool == 1:

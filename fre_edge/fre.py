@@ -102,12 +102,17 @@ class Head(nn.Module):
         self.pixel_threshold = pixel_threshold
         self.lift_to = lift_to
 
-    def forward(self, features: Sequence[Tensor]) -> FreOutputs:
-        """Score the features of a batch, float32 (N, C, h, w) for each layer; see `FRE.forward`."""
+    def forward(self, features: Sequence[Tensor], image: Tensor | None = None) -> FreOutputs:
+        """Score the features of a batch, float32 (N, C, h, w) for each layer; see `FRE.forward`.
+
+        ``image`` is given where it is of floats: it can hold a NaN then, and a trunk may lose it.
+        """
         raw_score, raw_map = self.raw(features)
         score = _calibrated(raw_score, self.image_threshold)
         # x - x is 0, or NaN where x is not finite: engines lose NaN in max, ReLU and Clip.
         total = raw_map.sum((1, 2, 3))
+        if image is not None:
+            total = total + image.sum((1, 2, 3))
         score = score + (total - total)
         anomaly_map = _calibrated(raw_map, self.pixel_threshold)
         if self.lift_to is not None:
@@ -146,7 +151,8 @@ class FRE(nn.Module):
         bool (N, 1, h, w). Scores and maps lie in 0..1 and 0.5 is the threshold. Where any feature
         is not finite, the score is NaN and the label True.
         """
-        outputs: FreOutputs = self.head(self.extractor(image))
+        floats = image if self.extractor.io == "float" else None
+        outputs: FreOutputs = self.head(self.extractor(image), floats)
         return outputs
 
     def raw(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -194,10 +194,11 @@ def _variant_lines(model: ModelDir, name: str, variant: Variant) -> list[str]:
     ]
     if accuracy is not None:
         found = f"held-out scores rank as fp32's to {accuracy.rank_correlation:.3f}"
-        if accuracy.image_auroc is not None:
+        if accuracy.image_auroc is not None and accuracy.detection_rate is not None:
             found += (
-                f", AUROC {accuracy.image_auroc:.4f} against {accuracy.image_auroc_fp32:.4f}"
-                f" on {accuracy.images} photos"
+                f"; on {accuracy.images} test photos AUROC {accuracy.image_auroc:.4f} against "
+                f"{accuracy.image_auroc_fp32:.4f}, {accuracy.detection_rate:.1%} of the defects "
+                f"found against {accuracy.detection_rate_fp32:.1%}"
             )
         times = ", ".join(f"{engine} {ratio:.2f}" for engine, ratio in variant.time_ratio.items())
         lines.append(f"              {found}; time over fp32's here: {times}")

@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from fre_edge.options import FitOptions
 from fre_edge.state import save_fit
 from fre_export.onnx_graph import trace_trunk
 from fre_export.parity import ParityError, Sample
+from fre_export.quantise import check_installed
 from fre_export.samples import golden_image, parity_samples
 from fre_export.variants import (
     PRECISIONS,
@@ -81,7 +83,8 @@ class ExportOptions:
         """Names of the variants besides fp32."""
         if self.precision == "auto":
             return [name for name in PRECISIONS if name != "fp32"]
-        return [name for name in self.precision.split(",") if name != "fp32"]
+        names = dict.fromkeys(name.strip() for name in self.precision.split(","))
+        return [name for name in names if name != "fp32"]
 
 
 def export(
@@ -119,6 +122,8 @@ def export(
     """
     options = options or ExportOptions()
     options.check()
+    if "int8" in options.variants:
+        check_installed()
     out = Path(out)
     check_writable(out, overwrite=options.overwrite)
     folder = Path(images) if isinstance(images, str | Path) else None
@@ -148,7 +153,8 @@ def _write(root: Path, fitted: Fit, folder: Path | None, options: ExportOptions,
         try:
             built[variant] = build_variant(model, variant, built["fp32"])
         except (VariantError, ParityError, EngineError) as error:
-            log.warning("left out: %s", error)
+            said = str(error).replace(f"{root}{os.sep}", "")
+            log.warning("variant %s is left out: %s", variant, said)
             _remove(root, variant_files(variant))
             continue
         _keep_what_pays(root, variant, built, asked=options.precision != "auto")

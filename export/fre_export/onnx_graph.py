@@ -23,6 +23,8 @@ from fre_runtime.card import OUTPUTS, Graph
 OPSET = 18
 BATCH = "batch"
 """Name of the dynamic axis."""
+PIXELS = "pixels"
+"""Name of the head's second input, until it is joined."""
 
 
 def trace_trunk(extractor: FeatureExtractor, graph: Graph, layers: int) -> onnx.ModelProto:
@@ -32,10 +34,13 @@ def trace_trunk(extractor: FeatureExtractor, graph: Graph, layers: int) -> onnx.
     return trace(extractor, (example,), [graph.input_name], _features(layers))
 
 
-def trace_head(head: Head, shapes: Sequence[FeatureShape]) -> onnx.ModelProto:
+def trace_head(head: Head, shapes: Sequence[FeatureShape], graph: Graph) -> onnx.ModelProto:
     """Everything from the features of each layer to `OUTPUTS`."""
-    example = [torch.zeros(2, *shape) for shape in shapes]
-    return trace(head, (example,), _features(len(shapes)), OUTPUTS)
+    features = [torch.zeros(2, *shape) for shape in shapes]
+    names = _features(len(shapes))
+    if graph.io == "uint8":
+        return trace(head, (features,), names, OUTPUTS)
+    return trace(head, (features, torch.zeros(2, *graph.input_shape)), [*names, PIXELS], OUTPUTS)
 
 
 def join(
@@ -50,11 +55,20 @@ def join(
     head = onnx.compose.add_prefix(head, "head.", rename_inputs=False, rename_outputs=False)
     head.ir_version = trunk.ir_version
     model = onnx.compose.merge_models(trunk, head, [(name, name) for name in features], name="fre")
+    _share_image(model.graph)
     dequantize_input(model.graph)
     sum_squares(model.graph)
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _share_image(graph: onnx.GraphProto) -> None:
+    """Give the head, where it looks at the image itself, the very input that the trunk takes."""
+    image, *pixels = graph.input
+    for node in graph.node if pixels else ():
+        node.input[:] = [image.name if name == PIXELS else name for name in node.input]
+    del graph.input[1:]
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:

@@ -40,7 +40,7 @@ ULPS = 4
 
 
 class ParityError(FreError, RuntimeError):
-    """An engine disagrees with PyTorch; nothing was written."""
+    """An engine disagrees with PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def prove(
         if not differences[worst].severity <= 1:
             raise ParityError(
                 f"{name} disagrees with PyTorch, worst on {samples[worst].name}: "
-                f"{differences[worst]}; nothing was written"
+                f"{differences[worst]}"
             )
         score_error[name] = max(difference.score for difference in differences)
         map_error[name] = max(difference.map for difference in differences)

@@ -1,6 +1,7 @@
 """8-bit post-training quantisation of the trunk, calibrated on photos of good parts."""
 
 import contextlib
+import importlib.util
 import io
 import logging
 from collections.abc import Iterable
@@ -28,18 +29,12 @@ def quantise(trunk: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
     inputs
         Batches as the trunk takes them; `SAMPLES` are enough.
 
-    Raises
-    ------
-    MissingDependencyError
-        When NNCF is not installed.
     """
-    try:
-        with _quiet():
-            import nncf
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{error.name} is not installed, int8 needs it; run: pip install 'fre-edge[quantize]'"
-        ) from error
+    with _quiet():
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
     samples = list(inputs)
     name = trunk.graph.input[0].name
     with _quiet():
@@ -48,8 +43,20 @@ def quantise(trunk: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
             nncf.Dataset(samples, lambda batch: {name: batch}),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset.PERFORMANCE,
+            # The largest range of all photos, not their mean: a defect must not be clipped.
+            advanced_parameters=AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
         )
     return quantised
+
+
+def check_installed() -> None:
+    """Raise `MissingDependencyError` where NNCF is not installed, before any work is done."""
+    if importlib.util.find_spec("nncf") is None:
+        raise MissingDependencyError(
+            "nncf is not installed, int8 needs it; run: pip install 'fre-edge[quantize]'"
+        )
 
 
 @contextlib.contextmanager

@@ -125,6 +125,8 @@ class Accuracy:
     image_auroc_fp32: float | None
     false_reject_rate: float | None
     false_reject_rate_fp32: float | None
+    detection_rate: float | None
+    detection_rate_fp32: float | None
 
 
 @dataclass(frozen=True)

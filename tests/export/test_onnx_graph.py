@@ -55,7 +55,6 @@ def test_the_projection_is_stored_once(graph, model):
         assert len(copies) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="sum_squares leaves the Mul of the second layer behind")
 def test_every_node_is_of_use(uint8_model):
     graph = onnx.load(uint8_model.path / "model.onnx").graph
     used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}

@@ -140,7 +140,6 @@ def test_square_and_sum_become_one_node(keepdims):
     np.testing.assert_allclose(before, after, rtol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="after the first, the Mul stays behind as a dead node")
 def test_each_square_is_found_and_the_order_stays_topological():
     model = squares(
         ("Relu", ["x"], ["a"]),

@@ -4,6 +4,7 @@ So Ctrl-C is answered with one line from the first moment on, while libraries st
 """
 
 import importlib
+import signal
 import sys
 
 
@@ -12,10 +13,13 @@ def launch(module: str) -> None:
     try:
         command = importlib.import_module(module)
         common = importlib.import_module("fre_runtime.commands.common")
-        sys.exit(common.run_command(command))
+        code = common.run_command(command)
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
-        sys.exit(130)
+        code = 130
+    # The work is done or undone: a Ctrl-C while Python shuts down has nothing left to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run() -> None:
