@@ -34,12 +34,14 @@ fix: $(STAMP)
 bench: demo
 	$(BIN)/python benchmarks/quality.py $(CATEGORIES)
 	$(BIN)/python benchmarks/defaults.py $(CATEGORIES)
+	$(BIN)/python benchmarks/limits.py
+	$(BIN)/python benchmarks/fitting.py build/demo/data
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data \
 		--json benchmarks/results/bench-latency.json
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data --scenario throughput \
 		--json benchmarks/results/bench-throughput.json
-	$(BIN)/python benchmarks/readme_table.py
+	$(BIN)/python benchmarks/tables.py
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --outdir dist

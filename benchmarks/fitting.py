@@ -31,7 +31,7 @@ from fre_runtime.environment import environment
 from fre_runtime.files import good_images
 from fre_runtime.threads import default_threads
 
-RUNS = 5
+RUNS = 3
 BATCH = 16
 OPTIONS = FitOptions(fpr=0.05)
 

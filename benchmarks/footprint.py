@@ -3,8 +3,9 @@
     python benchmarks/footprint.py MODEL PHOTO [--json FILE]
 
 For each engine: a new virtual environment, `pip install .[ENGINE]`, its size on disk without pip
-and setuptools, the proof that no torch came along, the time to import, and the time from starting
-the process to the first score.
+and setuptools, the proof that no torch came along, the time to import, the time from starting the
+process to the first score, and the resident memory, beside that of a process that has nothing but
+the engine and the bare backbone.
 """
 
 import argparse
@@ -17,16 +18,24 @@ import time
 import venv
 from pathlib import Path
 
+import onnx
+from bare import bare_onnx
+
+from fre_edge.backbones import build_backbone
+from fre_runtime.card import Card, read_card
 from fre_runtime.engines import ENGINES
 from fre_runtime.environment import environment
+from fre_runtime.model_dir import CARD
 
 ROOT = Path(__file__).parent.parent
 RUNS = 7
 IMPORT = """
 import time
 t = time.perf_counter()
+import fre_runtime
+package = time.perf_counter() - t
 import fre_runtime.detector
-print(time.perf_counter() - t)
+print(package, time.perf_counter() - t)
 """
 FIRST = """
 import sys, time
@@ -40,6 +49,32 @@ for _ in range(20):
     detector(sys.argv[3])
 print(seconds, resident_mib())
 """
+FLOOR = """
+import os, sys
+import numpy as np
+batch = np.zeros((1, 3, int(sys.argv[3]), int(sys.argv[4])), np.float32)
+if sys.argv[2] == "openvino":
+    import openvino
+    model = openvino.Core().read_model(sys.argv[1])
+    model.reshape(list(batch.shape))
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.compile_model(model, "CPU", options).create_infer_request()
+    run = lambda: request.infer([batch])
+else:
+    import onnxruntime
+    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    run = lambda: session.run(None, {"input": batch})
+for _ in range(20):
+    run()
+pages = int(open("/proc/self/statm").read().split()[1])
+print(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+"""
+
+
+def save_bare(card: Card, path: Path) -> None:
+    """Write the bare backbone of a model as ONNX."""
+    backbone = build_backbone(card.backbone.name, tuple(card.backbone.layers))
+    onnx.save_model(bare_onnx(backbone, (card.graph.height, card.graph.width)), path)
 
 
 def size_mb(folder: Path) -> float:
@@ -47,7 +82,8 @@ def size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in files) / 1e6
 
 
-def measure(engine: str, model: Path, photo: Path) -> dict:
+def measure(engine: str, model: Path, photo: Path, bare: Path) -> dict:
+    graph = read_card(model / CARD).graph
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder) / "bin" / "python"
@@ -70,16 +106,20 @@ def measure(engine: str, model: Path, photo: Path) -> dict:
             return [float(x) for x in done.stdout.split()]
 
         run(FIRST, model, engine, photo)  # byte-compiles and warms the file cache
-        imports = [run(IMPORT)[0] for _ in range(RUNS)]
+        imports = [run(IMPORT) for _ in range(RUNS)]
+        sides = (str(graph.height), str(graph.width))
+        floors = [run(FLOOR, bare, engine, *sides)[0] for _ in range(RUNS)]
         firsts = [run(FIRST, model, engine, photo) for _ in range(RUNS)]
     return {
         "engine": engine,
         "install_mb": round(size),
         "install_s": install,
         "packages": packages,
-        "import_ms": statistics.median(imports) * 1e3,
+        "import_package_ms": statistics.median(i[0] for i in imports) * 1e3,
+        "import_ms": statistics.median(i[1] for i in imports) * 1e3,
         "first_result_ms": statistics.median(f[0] for f in firsts) * 1e3,
         "rss_mib": statistics.median(f[1] for f in firsts),
+        "bare_backbone_rss_mib": statistics.median(floors),
         "runs": RUNS,
     }
 
@@ -91,7 +131,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/footprint.json")
     args = parser.parse_args()
     model, photo = args.model.resolve(), args.photo.resolve()
-    rows = [measure(engine, model, photo) for engine in ENGINES]
+    with tempfile.TemporaryDirectory() as folder:
+        bare = Path(folder) / "bare.onnx"
+        save_bare(read_card(model / CARD), bare)
+        rows = [measure(engine, model, photo, bare) for engine in ENGINES]
     args.json.write_text(
         json.dumps({"environment": environment(), "results": rows}, indent=1) + "\n"
     )

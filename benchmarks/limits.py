@@ -34,7 +34,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import openvino
-import torch
+from bare import bare_onnx
 from elpv import lay_out
 
 from fre_edge import FitOptions, fit
@@ -42,11 +42,12 @@ from fre_edge.fitting import Fit
 from fre_edge.images import PhotoReader
 from fre_export import ExportOptions, export
 from fre_export.fold import graph_of
-from fre_export.onnx_graph import join, trace, trace_head, trace_trunk
+from fre_export.onnx_graph import join, trace_head, trace_trunk
 from fre_export.openvino_ir import save_ir
 from fre_export.quantise import SAMPLES, quantise
 from fre_runtime import Detector
 from fre_runtime.engines.base import Settings
+from fre_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from fre_runtime.engines.openvino import config, executed_precision
 from fre_runtime.environment import environment
 from fre_runtime.image import read_image, resize
@@ -55,6 +56,7 @@ from fre_runtime.model_dir import GOLDEN_IMAGE, ModelDir
 from fre_runtime.threads import default_threads
 
 FRAME = (1200, 1000)
+PIPELINE = "pipeline"
 RUNS = 5
 """Turns of benchmark_app and of ours."""
 
@@ -100,26 +102,10 @@ CASES = (
 )
 
 
-class Bare(torch.nn.Module):
-    """The truncated backbone alone, as one would time it."""
-
-    def __init__(self, fitted: Fit) -> None:
-        super().__init__()
-        self.trunk = fitted.backbone.trunk
-        self.layers = fitted.backbone.layers
-
-    def forward(self, x):
-        """Map float32 (N, 3, H, W), normalised, to the taps."""
-        taps = self.trunk(x)
-        return [taps[layer] for layer in self.layers]
-
-
 def bare_models(fitted: Fit, folder: Path) -> dict[str, Path]:
     """ONNX files of the bare backbone in float32 and quantised as the variant is."""
     spec = fitted.backbone.spec
-    example = torch.zeros(2, 3, *fitted.size)
-    names = [f"tap_{i}" for i in range(len(fitted.shapes))]
-    model = trace(Bare(fitted).eval(), (example,), ["input"], names)
+    model = bare_onnx(fitted.backbone, fitted.size)
     reader = PhotoReader(fitted.photos[:SAMPLES], *fitted.size)
     mean, std = (np.float32(v).reshape(1, 3, 1, 1) for v in (spec.mean, spec.std))
     inputs = ((p.image.transpose(2, 0, 1)[None] - mean) / std for p in reader)
@@ -216,9 +202,19 @@ def graph_rows(
     return rows
 
 
-def own_session(detector: Detector, batch: np.ndarray) -> Callable[[], object]:
-    session = detector._engine._session  # type: ignore[attr-defined]
-    return lambda: session.run(None, {session.get_inputs()[0].name: batch})
+def own_request(detector: Detector, batch: np.ndarray) -> Callable[[], object]:
+    """A raw request to the very graph that the detector has loaded.
+
+    Two graphs in turn would find each other's weights in the caches, and two sessions of ONNX
+    Runtime that spin would fight for the cores.
+    """
+    engine = detector._engine
+    if isinstance(engine, OnnxRuntimeEngine):
+        session = engine._session
+        return lambda: session.run(None, {session.get_inputs()[0].name: batch})
+    request = engine._compiled.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+    return request.infer
 
 
 def pipeline_rows(model: ModelDir, budget: Budget) -> list[dict]:
@@ -226,14 +222,9 @@ def pipeline_rows(model: ModelDir, budget: Budget) -> list[dict]:
     image = read_image(model.path / GOLDEN_IMAGE)
     frame = np.asarray(cv2.resize(image, FRAME, interpolation=cv2.INTER_CUBIC), np.uint8)
     at_size = np.ascontiguousarray(resize(frame, *image.shape[:2]))
-    for engine, file in model.card.variants["fp32"].files.items():
+    for engine in model.card.variants["fp32"].files:
         detector = Detector(model, engine)
-        # The detector's own session, since two that spin would fight for the cores.
-        request = (
-            own_session(detector, at_size[None])
-            if engine == "onnxruntime"
-            else raw_request(engine, model.path / file, "fp32", at_size[None])
-        )
+        request = own_request(detector, at_size[None])
         for what, source, target in (("detector", at_size, 1.05), ("frame", frame, 1.35)):
             pair = measure_pair(lambda d=detector, s=source: d(s), request, budget)
             rows.append(row(what, pair, target, engine=engine, variant="fp32"))
@@ -300,31 +291,39 @@ def benchmark_app(file: Path, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=15.0, help="for each pair")
-    parser.add_argument("--only", nargs="*", help="models to measure")
+    parts = [*(case.name for case in CASES), PIPELINE]
+    parser.add_argument(
+        "--only", nargs="+", choices=parts, default=parts, help="the rest stays as it was"
+    )
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/limits.json"))
     args = parser.parse_args()
     budget = Budget(args.seconds, frames=200, cap=4 * args.seconds)
     report = {"environment": environment(), "frame": FRAME, "sizes": {}, "rows": []}
+    if set(args.only) != set(parts):
+        old = json.loads(args.json.read_text())
+        report["sizes"] = old["sizes"]
+        report["rows"] = [row for row in old["rows"] if row["part"] not in args.only]
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         lay_out(root / "cells")
         for case in CASES:
-            if args.only and case.name not in args.only:
+            if case.name not in args.only:
                 continue
             fitted = fit(root / "cells", case.options)
             folder = root / case.name
             folder.mkdir()
             whole = whole_models(fitted, folder)
-            report["rows"] += graph_rows(case, fitted, whole, folder, budget)
+            rows = graph_rows(case, fitted, whole, folder, budget)
+            report["rows"] += [row | {"part": case.name} for row in rows]
             files = {name: path for (engine, name), path in whole.items() if engine != "openvino"}
             sizes = {name: path.stat().st_size / 2**20 for name, path in files.items()}
             report["sizes"][case.name] = sizes
             print(f"{case.name}: MiB of ONNX {sizes}", flush=True)
-            if case is CASES[0]:
-                model = export(fitted, root / "model")
-                report["rows"] += pipeline_rows(model, budget)
-                report["rows"] += throughput_rows(model, args.seconds)
-            args.json.write_text(json.dumps(report, indent=1) + "\n")
+        if PIPELINE in args.only:
+            model = export(root / "cells", root / "model", CASES[0].options)
+            rows = pipeline_rows(model, budget) + throughput_rows(model, args.seconds)
+            report["rows"] += [row | {"part": PIPELINE} for row in rows]
+    args.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

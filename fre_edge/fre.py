@@ -34,7 +34,7 @@ class Reconstruction(nn.Module):
 
     W is kept in 8 bits: each row is rounded to whole numbers q, and the projection onto it is
     q q^T / |q|^2. At batch 1 the two products are bound by reading W; this is a quarter of it, in
-    the file as well, and moves scores by 4e-4 (median; ``benchmarks/NOTES.md``).
+    the file as well; ``benchmarks/rounding.py`` tells how little that moves the scores.
     """
 
     mean: Tensor

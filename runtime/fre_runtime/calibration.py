@@ -31,7 +31,7 @@ class Threshold:
         """Invert `calibrated`; NaN stays NaN, 1 gives infinity."""
         p = np.asarray(calibrated, np.float64)
         with np.errstate(divide="ignore"):
-            return np.asarray(self.value * np.exp(self.spread * (np.log(p) - np.log1p(-p))))
+            return np.asarray(self.value * (p / (1 - p)) ** self.spread)
 
     def resolution(self, calibrated: Floats) -> NDArray[np.float64]:
         """Relative error of `raw` when ``calibrated`` is off by one unit in its last place."""

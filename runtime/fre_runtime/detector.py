@@ -105,12 +105,12 @@ class Detector:
     def stream(self, sources: Iterable[Source]) -> Iterator[Result]:
         """Score many images, several at a time, results in the order of ``sources``.
 
-        At most ``2 * (info.parallel + 1)`` images are taken ahead; arrays among them must not be
+        At most ``2 * info.parallel`` images are taken ahead; arrays among them must not be
         changed until their result has come. An image that cannot be read raises its `ImageError`
         when its turn comes, and ends the stream; so does an error of ``sources``, after the
         results of what it had given.
         """
-        workers = self.info.parallel + 1  # one decodes while the others infer
+        workers = self.info.parallel  # as many as cores: decoding and inference both need one
         return ordered_map(self, sources, workers, ahead=2 * workers)
 
     def _load(self, source: Source) -> Image:

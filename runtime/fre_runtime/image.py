@@ -5,10 +5,11 @@ Rules, the same for every caller:
 * JPEG, PNG, BMP, TIFF and WebP; the pixel count is read from the header before decoding.
 * EXIF orientation is applied. Grey becomes three equal channels, alpha is ignored,
   16-bit is divided by 256, CMYK is converted by the decoder; the result is 8-bit RGB.
-* Resizing stretches to H x W by averaging where it shrinks. While both sides are even and at
-  least twice the wanted ones, they are halved (``INTER_AREA``, four pixels to one: OpenCV's fast
-  way); the rest is one ``INTER_AREA`` along the axes that still shrink, then ``INTER_LINEAR``
-  along those that grow.
+* Resizing stretches to H x W: ``INTER_AREA`` along the axes that shrink, then ``INTER_LINEAR``
+  along those that grow. Large frames first take a faster way with the same result for the eye:
+  while both sides are even and at least twice the wanted ones, they are halved (``INTER_AREA``,
+  four pixels to one); if that leaves at most three times H and W, ``INTER_LINEAR`` to 2H x 2W and
+  one more halving finish it.
 """
 
 from pathlib import Path
@@ -122,8 +123,13 @@ def check_image(image: NDArray[Any], name: str = "image") -> Image:
 
 def resize(image: Image, height: int, width: int) -> Image:
     """Stretch a uint8 (H, W, 3) image to (height, width, 3) by `RESIZE_RULE`."""
+    frame = image
     while _can_halve(image.shape[0], height) and _can_halve(image.shape[1], width):
-        image = _resized(image, image.shape[0] // 2, image.shape[1] // 2, cv2.INTER_AREA)
+        image = _halved(image)
+    if image.shape[:2] == (height, width):
+        return image
+    if image is not frame and image.shape[0] <= 3 * height and image.shape[1] <= 3 * width:
+        return _halved(_resized(image, 2 * height, 2 * width, cv2.INTER_LINEAR))
     shrunk = min(image.shape[0], height), min(image.shape[1], width)
     if shrunk != image.shape[:2]:
         image = _resized(image, *shrunk, cv2.INTER_AREA)
@@ -134,6 +140,10 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 def _can_halve(side: int, wanted: int) -> bool:
     return side % 2 == 0 and side >= 2 * wanted
+
+
+def _halved(image: Image) -> Image:
+    return _resized(image, image.shape[0] // 2, image.shape[1] // 2, cv2.INTER_AREA)
 
 
 def _resized(image: Image, height: int, width: int, interpolation: int) -> Image:

@@ -82,7 +82,11 @@ def interrupt(category, folder, due):
     command = [sys.executable, "-c", "from fre_export.launch import export; export()", category]
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*command, "--out", out / "model", *TINY], stderr=file, stdout=subprocess.DEVNULL
+            [*command, "--out", out / "model", *TINY],
+            stderr=file,
+            stdout=subprocess.DEVNULL,
+            # A test run in the background ignores Ctrl-C, and hands that down.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         end = time.monotonic() + 120
         while not due(out, log.read_text()):

@@ -135,14 +135,31 @@ def test_shrinking_averages_and_does_not_alias():
     np.testing.assert_allclose(small, expected, atol=1)  # each halving rounds
 
 
-def test_halves_before_averaging_large_frames(photo):
+def test_large_frames_take_the_fast_way_to_almost_the_same(photo):
     frame = resize(photo, 1000, 1200)
-    quarter = cv2.resize(frame, (600, 500), interpolation=cv2.INTER_AREA)
-    expected = cv2.resize(quarter, (256, 256), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(resize(frame, 256, 256), expected)
     straight = cv2.resize(frame, (256, 256), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(resize(frame, 256, 256) - straight).mean() < 1
-    odd = frame[:999, :1199]  # nothing to halve without cutting
-    np.testing.assert_array_equal(
-        resize(odd, 256, 256), cv2.resize(odd, (256, 256), interpolation=cv2.INTER_AREA)
-    )
+    half = cv2.resize(frame, (600, 500), interpolation=cv2.INTER_AREA)
+    double = cv2.resize(half, (512, 512), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(double, (256, 256), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resize(frame, 256, 256), expected)
+
+
+def test_a_line_of_one_pixel_counts_wherever_it_lies():
+    answers = []
+    for column in range(500, 540):
+        frame = np.zeros((1000, 1200, 3), np.uint8)
+        frame[:, column] = 255
+        answers.append(resize(frame, 256, 256)[100].sum())
+    assert min(answers) > 0.8 * max(answers)
+
+
+@pytest.mark.parametrize("shape", [(999, 1199), (1000, 1199), (3000, 2002), (300, 400)])
+def test_frames_that_cannot_be_halved_far_enough_are_averaged(shape, make_photo):
+    frame = cv2.resize(make_photo(0), shape[::-1])
+    expected = frame
+    while all(side % 2 == 0 and side >= 512 for side in expected.shape[:2]):
+        half = expected.shape[1] // 2, expected.shape[0] // 2
+        expected = cv2.resize(expected, half, interpolation=cv2.INTER_AREA)
+    expected = cv2.resize(expected, (256, 256), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resize(frame, 256, 256), expected)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def table(*argv):
-    script = ROOT / "benchmarks" / "readme_table.py"
+    script = ROOT / "benchmarks" / "tables.py"
     command = [sys.executable, script, *argv]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -19,7 +19,9 @@ def table(*argv):
 def copies(tmp_path):
     shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "results")
     shutil.copy(ROOT / "README.md", tmp_path / "README.md")
-    return tmp_path, ["--readme", tmp_path / "README.md", "--results", tmp_path / "results"]
+    shutil.copy(ROOT / "benchmarks" / "README.md", tmp_path / "benchmarks.md")
+    documents = ["--readme", tmp_path / "README.md", "--benchmarks", tmp_path / "benchmarks.md"]
+    return tmp_path, [*documents, "--results", tmp_path / "results"]
 
 
 def test_the_committed_readme_says_what_the_committed_figures_say():
@@ -35,11 +37,12 @@ def test_new_figures_are_noticed_and_written(copies):
     sweep = report["results"][0] | {"threads": 99, "stages_ms": {}}
     report["results"].append(sweep)
     path.write_text(json.dumps(report))
+    p95 = report["results"][0]["latency_ms"]["p95"]
     before = (root / "README.md").read_text()
     assert table("--check", *argv).returncode == 1
     assert (root / "README.md").read_text() == before
     assert table(*argv).returncode == 0
-    assert "| 1234.6 (6.0) ms |" in (root / "README.md").read_text()
+    assert f"| 1234.6 ({p95:.1f}) ms |" in (root / "README.md").read_text()
     assert table("--check", *argv).returncode == 0
 
 

@@ -1,0 +1,217 @@
+"""The tables of README.md and benchmarks/README.md, from the committed JSONs.
+
+    python benchmarks/tables.py [--check]
+
+Rewrites what stands between the markers; with --check it only compares, and exits 1 where a
+document says something else than benchmarks/results.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).parent.parent
+ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+SCOPES = {
+    "graph": "graph alone, median (95th percentile)",
+    "frame": "1200 x 1000 camera frame, resize included",
+    "file": "the same as a JPEG, decoding included",
+}
+
+
+def load(results: Path, name: str) -> dict:
+    return json.loads((results / name).read_text())
+
+
+def bench_row(report: dict, engine: str, scope: str) -> dict:
+    """The row of fp32 with the default threads: a report may also hold a sweep or variants."""
+    threads = report["environment"]["default_threads"]
+    wanted = {"engine": engine, "scope": scope, "variant": "fp32", "threads": threads}
+    rows = [r for r in report["results"] if all(r[key] == wanted[key] for key in wanted)]
+    if len(rows) != 1:
+        sys.exit(f"error: {len(rows)} rows for {wanted}, expected one")
+    return rows[0]
+
+
+def table(results: Path) -> str:
+    """The table as Markdown, without the markers."""
+    latency, throughput = (load(results, f"bench-{s}.json") for s in ("latency", "throughput"))
+    footprint = {row["engine"]: row for row in load(results, "footprint.json")["results"]}
+
+    def milliseconds(engine: str, scope: str) -> str:
+        found = bench_row(latency, engine, scope)["latency_ms"]
+        return f"{found['median']:.1f} ({found['p95']:.1f}) ms"
+
+    def rates(engine: str) -> str:
+        fps = (bench_row(throughput, engine, scope)["fps"] for scope in ("graph", "frame"))
+        return " / ".join(f"{rate:.0f}" for rate in fps)
+
+    cells = {
+        **{text: [milliseconds(e, scope) for e in ENGINES] for scope, text in SCOPES.items()},
+        "frames a second, several at a time (graph / camera frame)": [rates(e) for e in ENGINES],
+        "fresh `pip install '.[ENGINE]'`": [f"{footprint[e]['install_mb']} MB" for e in ENGINES],
+        "start of the process's work to the first score": [
+            f"{footprint[e]['first_result_ms'] / 1e3:.2f} s" for e in ENGINES
+        ],
+        "resident memory": [f"{footprint[e]['rss_mib']:.0f} MiB" for e in ENGINES],
+    }
+    lines = [f"| | {' | '.join(ENGINES.values())} |", "|---" * (len(ENGINES) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(row)} |" for name, row in cells.items()]
+    return "\n".join(lines)
+
+
+def variants_table(results: Path) -> str:
+    """Speed and quality of the precision variants in OpenVINO, as Markdown."""
+    rows = [
+        row
+        for row in load(results, "quality.json")["results"]
+        if row["engine"] == "openvino" and row["groups"] == "auto" and "variant" in row
+    ]
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    times = {
+        row["variant"]: row["ratio"]["median"]
+        for row in load(results, "limits.json")["rows"]
+        if row["what"] == "over fp32"
+        and (row["model"], row["engine"]) == ("efficientnet_lite0", "openvino")
+    }
+    lines = [
+        f"| variant | time over fp32's | {' | '.join(names)} |",
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for variant in ("fp32", "bf16", "int8"):
+        figures = {row["data"]: row for row in rows if row["variant"] == variant}
+        cells = [
+            f"{figures[name]['image_auroc']:.4f} ({figures[name]['false_reject_rate']:.1%})"
+            if name in figures
+            else "left out by its gate"
+            for name in names
+        ]
+        lines.append(f"| {variant} | {times.get(variant, 1):.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def limits_table(results: Path) -> str:
+    """Ratios of `limits.py` as Markdown."""
+    lines = ["| what | ours | beside | ratio (95% interval) | target | |", "|---" * 6 + "|"]
+    for row in load(results, "limits.json")["rows"]:
+        ratio = row["ratio"]
+        cells = (
+            [
+                f"`Detector.{row['side']}`, over benchmark_app",
+                f"{median(row['fps']):.0f} fps",
+                f"{median(row['benchmark_app_fps']):.0f} fps",
+            ]
+            if row["what"] == "throughput"
+            else [_described(row), f"{row['ours_ms']:.2f} ms", f"{row['theirs_ms']:.2f} ms"]
+        )
+        cells.append(f"{ratio['median']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f})")
+        cells += [f"{row['target']:g}" if row["target"] else "-", _verdict(row["met"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _described(row: dict) -> str:
+    beside = {
+        "graph": "whole over bare backbone",
+        "over fp32": "whole over its fp32",
+        "detector": "`Detector` on an array at model size over the raw request",
+        "frame": "`Detector` on a 1200 x 1000 frame over the raw request",
+    }[row["what"]]
+    about = [row.get("model", "efficientnet_lite0"), ENGINES[row["engine"]], row["variant"]]
+    return f"{beside}: {', '.join(about)}"
+
+
+def fitting_table(results: Path) -> str:
+    """Times of `fitting.py` as Markdown."""
+    report = load(results, "fitting.json")
+    lines = ["| photos | fit | one pass by | takes | fit over it | target 1.10 |", "|---" * 6 + "|"]
+    for row in report["rows"]:
+        fit = f"{median(row['seconds']['fit']):.2f} s"
+        for name, ratio in row["fit_over"].items():
+            taken = f"{median(row['seconds'][name]):.2f} s"
+            told = f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+            verdict = _verdict(ratio["median"] <= 1.10)
+            lines.append(f"| {row['images']} | {fit} | {name} | {taken} | {told} | {verdict} |")
+    for precision, times in report["export_seconds"].items():
+        lines.append(
+            f"| 209 | | `fre-export --precision {precision}`, folder to verified directory | "
+            f"{median(times):.1f} s | | {'target 25 s: ' + _verdict(median(times) <= 25)} |"
+        )
+    return "\n".join(lines)
+
+
+def peers_table(results: Path) -> str:
+    """Rows of `peers/run.py` as Markdown."""
+    lines = [
+        "| peer (its layers) | ours (layers) | theirs | ours | times faster | target | |"
+        " fit, theirs | fit, ours |",
+        "|---" * 9 + "|",
+    ]
+    for row in load(results, "peers.json")["results"]:
+        names = [
+            f"{row['peer']} ({' + '.join(row['their_layers'])})",
+            f"{row['ours']} ({' + '.join(row['our_layers'])})",
+        ]
+        if "failed" in row:
+            lines.append(f"| {' | '.join(names)} | failed: {row['failed']} |" + " |" * 6)
+            continue
+        ratio = row["ratio"]
+        cells = [
+            *names,
+            f"{row['their_ms']['median']:.2f} ms",
+            f"{row['our_ms']['median']:.2f} ms",
+            f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})",
+            f"{row['target']:g}",
+            _verdict(ratio["median"] >= row["target"]),
+            f"{row['their_fit']['fit_s']:.1f} s",
+            f"{row['our_fit']['fit_s']:.1f} s",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _verdict(met: bool | None) -> str:
+    return "" if met is None else "met" if met else "**missed**"
+
+
+def replaced(text: str, block: str, inner: str, name: str) -> str:
+    """``text`` with ``inner`` between the markers of ``block``."""
+    begin, end = f"<!-- {block}:begin -->", f"<!-- {block}:end -->"
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        sys.exit(f"error: {name} has no {begin} ... {end}; put them around its table")
+    return f"{before}{begin}\n{inner}\n{end}{after}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="exit 1 where a document differs")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--benchmarks", type=Path, default=ROOT / "benchmarks/README.md")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    args = parser.parse_args(argv)
+    documents = {
+        args.readme: {"speed": table, "variants": variants_table},
+        args.benchmarks: {"limits": limits_table, "fitting": fitting_table, "peers": peers_table},
+    }
+    for path, blocks in documents.items():
+        old = new = path.read_text(encoding="utf-8")
+        for block, write in blocks.items():
+            try:
+                inner = write(args.results)
+            except FileNotFoundError as error:
+                inner = f"Not measured yet: `{Path(error.filename).name}` is missing."
+            new = replaced(new, block, inner, path.name)
+        if args.check and new != old:
+            print(f"error: a table of {path} differs; run benchmarks/tables.py")
+            return 1
+        if not args.check:
+            path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
