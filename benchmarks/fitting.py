@@ -31,7 +31,6 @@ from fre_runtime.environment import environment
 from fre_runtime.files import good_images
 from fre_runtime.threads import default_threads
 
-RUNS = 3
 BATCH = 16
 OPTIONS = FitOptions(fpr=0.05)
 
@@ -52,7 +51,7 @@ def batches(extractor: FeatureExtractor, reader: PhotoReader) -> list[np.ndarray
     return [torch.cat(layer).flatten(1).numpy() for layer in layers]
 
 
-def measure(paths: list[Path]) -> dict:
+def measure(paths: list[Path], runs: int) -> dict:
     extractor = FeatureExtractor(build_backbone(OPTIONS.backbone), 2).eval()
     shapes = extractor.shapes(256, 256)
     found: dict[str, list[np.ndarray]] = {}
@@ -76,7 +75,7 @@ def measure(paths: list[Path]) -> dict:
         "openvino": lambda: extract(converted, reader(), shapes)[1],
     }
     seconds: dict[str, list[float]] = {name: [] for name in ["fit", *passes]}
-    for _ in range(RUNS):
+    for _ in range(runs):
         start = time.perf_counter()
         fit(paths, OPTIONS)
         seconds["fit"].append(time.perf_counter() - start)
@@ -121,14 +120,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("category", type=Path)
     parser.add_argument("--images", type=int, nargs="+", default=[209, 10**6])
+    parser.add_argument("--runs", type=int, default=3, help="turns (default 3)")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/fitting.json"))
     args = parser.parse_args()
     paths = sorted(good_images(args.category))
     report: dict = {"environment": environment(), "rows": [], "export_seconds": {}}
     for count in args.images:
-        report["rows"].append(measure(paths[:count]))
+        report["rows"].append(measure(paths[:count], args.runs))
     for precision in ("fp32", "auto"):
-        times = [export_seconds(paths[:209], precision) for _ in range(3)]
+        times = [export_seconds(paths[:209], precision) for _ in range(args.runs)]
         report["export_seconds"][precision] = times
         print(
             f"fre-export of 209 photos, --precision {precision}: {statistics.median(times):.1f} s"
