@@ -117,6 +117,8 @@ def export(
         When an engine disagrees with PyTorch; nothing is left behind.
     OutputError
         When ``out`` exists or cannot be written.
+    MissingDependencyError
+        When int8 is asked for and NNCF is not installed.
     DataError, UsageError, WeightsError
         As `fre_edge.fit` does.
     """

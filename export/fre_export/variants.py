@@ -95,8 +95,6 @@ def build_variant(model: Model, name: str, fp32: Built) -> Built:
         When this machine does not execute the precision, or the gate is not passed.
     ParityError
         When an engine disagrees with the reference.
-    MissingDependencyError
-        When what quantises is not installed.
     """
     precision = PRECISIONS[name]
     log.info("variant %s: extracting features", name)
