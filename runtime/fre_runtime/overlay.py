@@ -14,24 +14,32 @@ ORANGE = (240, 150, 20)
 def overlay(image: Image, result: Result) -> Image:
     """Draw heat map, mask outline and score over a uint8 (H, W, 3) photo of ``result``.
 
-    The colours follow the calibrated map, never the image's own minimum and maximum: a good part
-    looks calm. Small photos are enlarged so that the score stays readable.
+    Small photos are enlarged so that the score stays readable.
     """
     scale = max(1, round(320 / max(image.shape[:2])))
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    size = (canvas.shape[1], canvas.shape[0])
+    return _labelled(tinted(np.asarray(canvas, np.uint8), result), result)
+
+
+def tinted(image: Image, result: Result) -> Image:
+    """Lay heat map and mask outline of ``result`` over its uint8 (H, W, 3) photo, of any size.
+
+    The colours follow the calibrated map, never the image's own minimum and maximum: a good part
+    looks calm.
+    """
+    size = (image.shape[1], image.shape[0])
     heat = cv2.resize(np.nan_to_num(result.anomaly_map), size, interpolation=cv2.INTER_LINEAR)
     colours = cv2.cvtColor(
         cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB
     )
     # Nothing is tinted below a third of the scale; from the threshold up half the colour shows.
     alpha = np.clip((heat - 1 / 3) * 6, 0, 1)[..., None] * 0.5
-    canvas = (canvas * (1 - alpha) + colours * alpha).astype(np.uint8)
+    canvas = (image * (1 - alpha) + colours * alpha).astype(np.uint8)
     contours, _ = cv2.findContours(
         (heat > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     cv2.drawContours(canvas, contours, -1, RED, 2, cv2.LINE_AA)
-    return _labelled(canvas, result)
+    return np.asarray(canvas, np.uint8)
 
 
 def _labelled(canvas: Image, result: Result) -> Image:
