@@ -44,6 +44,7 @@ def training_page(card: Card, fitted: Fit) -> str | None:
             None,
             f"Histogram of the held-out scores of {count} good photos, threshold at 0.5",
         ),
+        above=int((fitted.held_out_scores > calibration.image.value).sum()),
         oddest=[_shown(fitted, scores, i) for i in _oddest(fitted)],
         names=NAMES,
         version=card.versions.get("fre-edge", ""),
@@ -59,4 +60,4 @@ def _oddest(fitted: Fit) -> list[int]:
 
 def _shown(fitted: Fit, scores: np.ndarray, index: int) -> Shown:
     path, score = fitted.photos[index], float(scores[index])
-    return Shown(path.name, score, state_of(score), photo_picture(path))
+    return Shown(path.name, score, state_of(score), False, photo_picture(path))

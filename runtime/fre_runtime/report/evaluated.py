@@ -256,9 +256,9 @@ def _plan(scores: _Scores) -> Iterator[tuple[str, str, list[int]]]:
     """Headings, notes and indices of the photos to show."""
     good, bad = scores.ranked(~scores.defective), scores.ranked(scores.defective)
     if good:
-        yield "Worst good photos", "highest scores first", good[::-1][:WORST]
+        yield "Good photos that score highest", "the likeliest false rejects", good[::-1][:WORST]
     if bad:
-        yield "Best defective photos", "lowest scores first: missed, or nearly", bad[:WORST]
+        yield "Defective photos that score lowest", "missed, or nearly", bad[:WORST]
     kinds = sorted(set(scores.kind[scores.defective]))
     for kind in kinds[:KINDS]:
         ranked = scores.ranked(scores.kind == kind)[::-1]
@@ -270,7 +270,7 @@ def _shown(detector: Detector, dataset: Path, name: str, entry: dict[str, Any]) 
     path = dataset / name
     mask = mask_of(dataset, path, entry["kind"])
     picture = scored_picture(detector, path, mask)
-    return Shown(name, entry["score"], entry["state"], picture)
+    return Shown(name, entry["score"], entry["state"], entry["label"], picture)
 
 
 def _latency(scores: _Scores) -> list[tuple[str, list[float]]]:

@@ -39,8 +39,16 @@ class Shown:
     score: float
     """Calibrated."""
     state: str
+    is_defective: bool
     picture: Picture | None
     """None when the photo could not be read again."""
+
+    @property
+    def verdict(self) -> str:
+        """What the score means for a photo of this label."""
+        if self.is_defective:
+            return "missed" if self.state == "good" else "detected"
+        return "passed" if self.state == "good" else "rejected"
 
 
 def photo_picture(path: Path) -> Picture | None:

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def score_histogram(
     ``held_out``: training photos, drawn as a line; raw scores, with the threshold that makes them
     calibrated ones.
     """
-    figure, axes = _figure(7.2, 2.7)
+    figure, axes = _figure(7.4, 3.0)
     everything = [c.scores for c in classes]
     line = None
     if held_out is not None:
@@ -72,8 +72,9 @@ def score_histogram(
         "threshold", (0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
         textcoords="offset points", color=INK, fontsize=9,
     )  # fmt: skip
-    axes.set(xlabel="score", ylabel="% of the photos of a class", xlim=(bins[0], bins[-1]))
-    _finish(axes)
+    axes.set(xlabel="score", ylabel="% of the photos", xlim=(bins[0], bins[-1]))
+    # Above the bars, wherever these are.
+    _finish(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2)
     return _svg(figure, alt)
 
 
@@ -85,7 +86,7 @@ def curve(
     operating_point: tuple[float, float] | None = None,
 ) -> "Markup":
     """A curve of rates over false alarms from 0 to ``limit``; the area below it is what counts."""
-    figure, axes = _figure(3.5, 3.1)
+    figure, axes = _figure(4.5, 3.5)
     x, y = points
     if len(x) > POINTS:
         grid = np.linspace(0, limit, POINTS)
@@ -96,7 +97,7 @@ def curve(
     if operating_point is not None:
         axes.plot(*operating_point, "o", color=INK, label="at the threshold", clip_on=False)
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, limit), ylim=(0, 1.01))
-    _finish(axes)
+    _finish(axes, loc="lower right")
     return _svg(figure, alt)
 
 
@@ -107,7 +108,7 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, figure.add_subplot()
 
 
-def _finish(axes: "Axes") -> None:
+def _finish(axes: "Axes", **legend: Any) -> None:  # noqa: ANN401 - as matplotlib takes it
     axes.grid(color=MUTED, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -115,7 +116,7 @@ def _finish(axes: "Axes") -> None:
     axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=INK, fontsize=9.5)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    axes.legend(**legend, frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _svg(figure: "Figure", alt: str) -> "Markup":
