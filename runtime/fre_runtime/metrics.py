@@ -4,6 +4,7 @@ Image metrics sort the scores. Pixel metrics stream: each image adds to three hi
 values' float32 bit patterns (relative resolution 2^-11), so memory does not grow with the data.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -73,10 +74,11 @@ _BINS = (0x7F800000 >> _SHIFT) + 1  # non-negative finite float32 values
 _MERGED = 32  # bins made one for resampling: relative resolution 2^-6
 _LOWEST = (127 - 12) << (23 - _SHIFT)  # first bin of 2^-12, ...
 _HIGHEST = (127 + 12) << (23 - _SHIFT)  # ... and of 2^12; what lies outside is put at the ends
+_AT_ONCE = 32  # images that one product adds to all replicates
 
 
 class _Counts(NamedTuple):
-    """Histograms of the map's values, (bins,) each, or (B, bins) of B resamples."""
+    """Histograms of the map's values, (bins,) each."""
 
     good: Floats
     bad: Floats
@@ -102,11 +104,7 @@ class _Counts(NamedTuple):
         return float(np.trapezoid(y, x) / limit)
 
 
-def _zeros(*shape: int) -> _Counts:
-    return _Counts(np.zeros(shape), np.zeros(shape), np.zeros(shape))
-
-
-def _merged(counts: NDArray[Any]) -> NDArray[Any]:
+def _merge(counts: NDArray[Any]) -> NDArray[Any]:
     """The histogram with `_MERGED` bins made one, between 2^-12 and 2^12."""
     inner = np.asarray(counts[_LOWEST:_HIGHEST].reshape(-1, _MERGED).sum(1))
     inner[0] += counts[:_LOWEST].sum()
@@ -132,23 +130,33 @@ class PixelMetrics:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._total = _zeros(_BINS)
-        self._resampled = _zeros(self.replicates, (_HIGHEST - _LOWEST) // _MERGED)
+        self._total = _Counts(*np.zeros((3, _BINS)))
+        self._resampled = np.zeros((self.replicates, 3, (_HIGHEST - _LOWEST) // _MERGED))
+        self._waiting: list[Floats] = []
+        """Merged histograms of images that are not in `_resampled` yet, (3, bins) each."""
         self._random = np.random.default_rng(self.seed)
         self.defective_images = 0
         """How many of the images had a mask that marks something."""
 
     def add(self, anomaly_map: NDArray[np.float32], mask: Bools) -> None:
         """Add one image: a finite, non-negative map (H, W) and its mask (H, W)."""
-        counts = _counts(anomaly_map, mask)
-        self.defective_images += counts[1] is not None
-        weights = self._random.poisson(1.0, (self.replicates, 1))
-        for total, resampled, one in zip(self._total, self._resampled, counts, strict=True):
-            if one is None:
-                continue
-            total += one
+        bins = (np.ascontiguousarray(anomaly_map, np.float32).view(np.uint32) >> _SHIFT).ravel()
+        merged = np.zeros(self._resampled.shape[1:])
+        for i, counts in enumerate(_counts(bins, mask)):
+            self._total[i][:] += counts
             if self.replicates:
-                resampled += weights * _merged(one)
+                merged[i] = _merge(counts)
+        self.defective_images += bool(mask.any())
+        if self.replicates:
+            self._waiting.append(merged)
+        if len(self._waiting) == _AT_ONCE:
+            self._resample()
+
+    def _resample(self) -> None:
+        if self._waiting:
+            weights = self._random.poisson(1.0, (len(self._waiting), self.replicates))
+            self._resampled += np.tensordot(weights.astype(np.float64), self._waiting, (0, 0))
+            self._waiting.clear()
 
     def auroc(self) -> float:
         """Pixel AUROC; NaN unless there are both good and defective pixels."""
@@ -164,28 +172,23 @@ class PixelMetrics:
 
     def resampled(self) -> tuple[Floats, Floats]:
         """Pixel AUROC and AUPRO of each replicate, (replicates,) each."""
-        each = [_Counts(*rows) for rows in zip(*self._resampled, strict=True)]
+        self._resample()
+        each = [_Counts(*rows) for rows in self._resampled]
         return (
             np.array([counts.auroc() for counts in each]),
             np.array([counts.aupro(self.limit) for counts in each]),
         )
 
 
-def _counts(
-    anomaly_map: NDArray[np.float32], mask: Bools
-) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-    """Histograms of one image: good pixels, bad ones, and bad ones by region."""
-    bins = (np.ascontiguousarray(anomaly_map, np.float32).view(np.uint32) >> _SHIFT).ravel()
+def _counts(bins: NDArray[Any], mask: Bools) -> Iterator[NDArray[Any]]:
+    """Histograms of one image: good pixels and, if there are any, bad ones, and these by region."""
     truth = mask.ravel()
-    good = np.bincount(bins[~truth], minlength=_BINS)
+    yield np.bincount(bins[~truth], minlength=_BINS)
     if not truth.any():
-        return good, None, None
+        return
     found = bins[truth]
+    yield np.bincount(found, minlength=_BINS)
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     region = labels.ravel()[truth]
     areas = np.bincount(region, minlength=count)
-    return (
-        good,
-        np.bincount(found, minlength=_BINS),
-        np.bincount(found, weights=1.0 / areas[region], minlength=_BINS),
-    )
+    yield np.bincount(found, weights=1.0 / areas[region], minlength=_BINS)
