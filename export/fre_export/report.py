@@ -30,7 +30,6 @@ def training_page(card: Card, fitted: Fit) -> str | None:
         return None
     calibration = fitted.calibration
     scores = calibration.image.calibrated(fitted.held_out_scores)
-    count = len(fitted.photos)
     return render(
         "training.html",
         title=f"{card.name}: what was learned",
@@ -42,8 +41,9 @@ def training_page(card: Card, fitted: Fit) -> str | None:
         histogram=plots.score_histogram(
             [plots.Class("good, held out", scores, plots.GOOD)],
             None,
-            f"Histogram of the held-out scores of {count} good photos, threshold at 0.5",
+            f"Histogram of the held-out scores of {len(scores)} good photos, threshold at 0.5",
         ),
+        scored=len(scores),
         above=int((fitted.held_out_scores > calibration.image.value).sum()),
         oddest=[_shown(fitted, scores, i) for i in _oddest(fitted)],
         names=NAMES,
@@ -52,12 +52,12 @@ def training_page(card: Card, fitted: Fit) -> str | None:
 
 
 def _oddest(fitted: Fit) -> list[int]:
-    """Photos with the highest held-out scores, one of each scene: near-copies teach nothing new."""
+    """Rows of the highest held-out scores, one of each scene: near-copies teach nothing new."""
     order = np.argsort(-fitted.held_out_scores, kind="stable")
     _, first = np.unique(fitted.groups[order], return_index=True)
     return [int(order[place]) for place in np.sort(first)[:ODDEST]]
 
 
-def _shown(fitted: Fit, scores: np.ndarray, index: int) -> Shown:
-    path, score = fitted.photos[index], float(scores[index])
+def _shown(fitted: Fit, scores: np.ndarray, row: int) -> Shown:
+    path, score = fitted.photos[row], float(scores[row])
     return Shown(path.name, score, state_of(score), False, photo_picture(path))

@@ -1,7 +1,7 @@
 """Small pictures inside the page: JPEG thumbnails as data URIs, of bounded size."""
 
 import base64
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -71,7 +71,7 @@ def scored_picture(detector: Detector, path: Path, mask: Path | None) -> Picture
     except ImageError:
         return None
     small = _thumbnail(image)
-    heat = tinted(small, replace(result, image_size=(small.shape[0], small.shape[1])))
+    heat = tinted(small, result)
     return Picture(_data_uri(small if truth is None else _outlined(small, truth)), _data_uri(heat))
 
 
