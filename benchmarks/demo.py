@@ -59,7 +59,10 @@ def main() -> None:
     command("fre-export", data, "--out", model, "--fpr", FPR)
     seconds = time.monotonic() - start
     for engine in ENGINES:
-        command("fre-eval", model, data, "--engine", engine, "--json", root / f"eval-{engine}.json")
+        figures, report = root / f"eval-{engine}.json", root / f"report-{engine}.html"
+        command(
+            "fre-eval", model, data, "--engine", engine, "--json", figures, "--report", report
+        )  # fmt: skip
         bench = root / f"bench-{engine}.json"  # few frames: a demo need not be exact
         command("fre-bench", model, "--engine", engine, "--max-seconds", 5, "--json", bench)
     half = COLUMNS * ROWS // 2

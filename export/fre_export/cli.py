@@ -10,7 +10,7 @@ from fre_edge.options import FitOptions
 from fre_runtime.card import Card, Variant
 from fre_runtime.commands.common import out, positive_int, write_json
 from fre_runtime.errors import MissingDependencyError
-from fre_runtime.model_dir import ModelDir
+from fre_runtime.model_dir import REPORT, ModelDir
 from fre_runtime.threads import default_threads
 
 DEFAULTS = FitOptions()
@@ -171,6 +171,7 @@ def _summary(model: ModelDir, seconds: float) -> list[str]:
         f"{fp32.calibration.pixel.value:.4g} for a false-reject rate of "
         f"{fp32.calibration.fpr_supported:.3g}",
         *(line for name, one in card.variants.items() for line in _variant_lines(model, name, one)),
+        *([f"  report      {model.path / REPORT}"] if (model.path / REPORT).is_file() else []),
         "next:",
         f"  fre-run {model.path} PHOTO_OR_FOLDER --save pictures"
         + ("" if best == "fp32" else f" --variant {best}"),

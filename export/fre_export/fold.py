@@ -16,6 +16,7 @@ from fre_edge.state import save_fit
 from fre_export.onnx_graph import trace_trunk
 from fre_export.parity import ParityError, Sample
 from fre_export.quantise import check_installed
+from fre_export.report import training_page
 from fre_export.samples import golden_image, parity_samples
 from fre_export.variants import (
     PRECISIONS,
@@ -34,6 +35,7 @@ from fre_runtime.image import RESIZE_RULE, encode_image
 from fre_runtime.model_dir import (
     CARD,
     GOLDEN_IMAGE,
+    REPORT,
     ModelDir,
     check_writable,
     golden_outputs,
@@ -169,6 +171,8 @@ def _write(root: Path, fitted: Fit, folder: Path | None, options: ExportOptions,
     card = _card(name, fitted, graph, {key: one.variant for key, one in built.items()})
     # Names of files need not be valid Unicode; the escapes are valid JSON.
     (root / CARD).write_text(card.to_json(), encoding="utf-8", errors="backslashreplace")
+    if page := training_page(card, fitted):
+        (root / REPORT).write_text(page, encoding="utf-8", errors="backslashreplace")
     write_manifest(root)
 
 

@@ -37,7 +37,8 @@ class Evaluation:
     engine: str
     variant: str
     scores: dict[str, dict[str, Any]]
-    """By path below the data set: raw and calibrated score, label, kind of defect, state."""
+    """By path below the data set: raw and calibrated score, label, kind of defect, state, and the
+    milliseconds of each stage."""
     detection_rate_by_kind: dict[str, float] = field(default_factory=dict)
     empty_masks: list[str] = field(default_factory=list)
     """Defective photos whose mask marks nothing; they enter no pixel figure."""
@@ -45,11 +46,18 @@ class Evaluation:
     """Images that could not be scored, with the reason; they enter no figure."""
 
 
-def evaluate(detector: Detector, dataset: Path, *, quiet: bool = False) -> Evaluation:
+def evaluate(
+    detector: Detector,
+    dataset: Path,
+    *,
+    pixels: PixelMetrics | None = None,
+    quiet: bool = False,
+) -> Evaluation:
     """Score every photo of an MVTec-layout data set.
 
     Pixel metrics use the map lifted to each photo's own size, over good photos and those
-    defective ones that have a mask.
+    defective ones that have a mask. They are gathered in ``pixels``, which a caller gives to see
+    more of them than the two figures.
 
     Raises
     ------
@@ -57,7 +65,7 @@ def evaluate(detector: Detector, dataset: Path, *, quiet: bool = False) -> Evalu
         When the layout is wrong, or no photo can be scored.
     """
     images = labelled_images(dataset)
-    pixels = PixelMetrics()
+    pixels = pixels or PixelMetrics()
     masks = False
     empty_masks: list[str] = []
     invalid: dict[str, str] = {}
@@ -70,6 +78,7 @@ def evaluate(detector: Detector, dataset: Path, *, quiet: bool = False) -> Evalu
             "label": image.is_defective,
             "kind": image.kind,
             "state": result.state,
+            "ms": result.timings,
         }
         if image.mask is None and image.is_defective:
             continue
@@ -101,7 +110,7 @@ def _scored(
             invalid[_name(image, dataset)] = str(error)
             continue
         if result.state == "invalid":
-            invalid[_name(image, dataset)] = "the score is not a number"
+            invalid[_name(image, dataset)] = f"{image.path}: the score is not a number"
         else:
             yield image, result
 

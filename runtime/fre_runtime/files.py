@@ -79,7 +79,7 @@ def labelled_images(category: Path) -> list[LabelledImage]:
     Raises
     ------
     DataError
-        When there is no ``test`` folder, or no image in it.
+        When there is no ``test`` folder, no image in it, or a folder that is nearly called "good".
     """
     test = category / "test"
     if not test.is_dir():
@@ -97,10 +97,18 @@ def labelled_images(category: Path) -> list[LabelledImage]:
                 f"{path}: lies in {test} itself; move it into {test / 'good'} or a folder named "
                 "after its defect"
             )
-        mask = category / "ground_truth" / kind / f"{path.stem}_mask.png"
-        images.append(
-            LabelledImage(path, kind, mask if kind != "good" and mask.is_file() else None)
-        )
+        if kind != "good" and kind.strip().lower() == "good":
+            raise DataError(
+                f"{test / kind}: would count as a kind of defect; rename it to 'good', or to what "
+                "is wrong with its parts"
+            )
+        images.append(LabelledImage(path, kind, mask_of(category, path, kind)))
     if not images:
         raise DataError(f"{test}: holds no image file")
     return images
+
+
+def mask_of(category: Path, photo: Path, kind: str) -> Path | None:
+    """Mask of a test photo of an MVTec-layout category; None for good ones and where none is."""
+    mask = category / "ground_truth" / kind / f"{photo.stem}_mask.png"
+    return mask if kind != "good" and mask.is_file() else None

@@ -4,7 +4,9 @@ Image metrics sort the scores. Pixel metrics stream: each image adds to three hi
 values' float32 bit patterns (relative resolution 2^-11), so memory does not grow with the data.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,6 +30,17 @@ def _auroc_of_counts(negatives: Floats, positives: Floats) -> float:
         return float("nan")
     below = np.cumsum(negatives) - negatives
     return float((positives * (below + negatives / 2)).sum() / total)
+
+
+def roc_curve(scores: Floats, labels: Bools) -> tuple[Floats, Floats]:
+    """False-positive and true-positive rate at each distinct score, from the highest down.
+
+    Both start at 0 and end at 1; both classes must be present.
+    """
+    values, inverse = np.unique(-scores, return_inverse=True)
+    hits = np.bincount(inverse[labels], minlength=len(values)).cumsum() / labels.sum()
+    alarms = np.bincount(inverse[~labels], minlength=len(values)).cumsum() / (~labels).sum()
+    return np.append(0.0, alarms), np.append(0.0, hits)
 
 
 def average_precision(scores: Floats, labels: Bools) -> float:
@@ -58,6 +71,45 @@ def _precision_recall(scores: Floats, labels: Bools) -> tuple[Floats, Floats]:
 
 _SHIFT = 12  # drop the 12 lowest of float32's 23 mantissa bits
 _BINS = (0x7F800000 >> _SHIFT) + 1  # non-negative finite float32 values
+_MERGED = 32  # bins made one for resampling: relative resolution 2^-6
+_LOWEST = (127 - 12) << (23 - _SHIFT)  # first bin of 2^-12, ...
+_HIGHEST = (127 + 12) << (23 - _SHIFT)  # ... and of 2^12; what lies outside is put at the ends
+_AT_ONCE = 32  # images that one product adds to all replicates
+
+
+class _Counts(NamedTuple):
+    """Histograms of the map's values, (bins,) each."""
+
+    good: Floats
+    bad: Floats
+    regions: Floats
+    """Pixels of defective regions, each with the weight 1 / area of its region."""
+
+    def auroc(self) -> float:
+        return _auroc_of_counts(self.good, self.bad)
+
+    def pro_curve(self) -> tuple[Floats, Floats]:
+        used = np.flatnonzero(self.good + self.regions)[::-1]
+        fpr = np.cumsum(self.good[used]) / self.good.sum()
+        pro = np.cumsum(self.regions[used]) / self.regions.sum()
+        return np.append(0.0, fpr), np.append(0.0, pro)
+
+    def aupro(self, limit: float) -> float:
+        if not self.regions.any() or not self.good.any():
+            return float("nan")
+        fpr, pro = self.pro_curve()
+        inside = fpr <= limit
+        x = np.append(fpr[inside], limit)
+        y = np.append(pro[inside], np.interp(limit, fpr, pro))
+        return float(np.trapezoid(y, x) / limit)
+
+
+def _merge(counts: NDArray[Any]) -> NDArray[Any]:
+    """The histogram with `_MERGED` bins made one, between 2^-12 and 2^12."""
+    inner = np.asarray(counts[_LOWEST:_HIGHEST].reshape(-1, _MERGED).sum(1))
+    inner[0] += counts[:_LOWEST].sum()
+    inner[-1] += counts[_HIGHEST:].sum()
+    return inner
 
 
 @dataclass
@@ -67,43 +119,76 @@ class PixelMetrics:
     AUPRO (Bergmann et al., MVTec AD, IJCV 2021): the mean over all ground-truth regions of the
     fraction of the region found, as a function of the false-positive rate over all defect-free
     pixels, integrated up to ``limit`` and divided by it.
+
+    With ``replicates`` both are also resampled over images while these stream by, each image
+    counted Poisson(1) times in each replicate (online bootstrap; Oza & Russell 2001), on coarser
+    histograms.
     """
 
     limit: float = 0.3
+    replicates: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        self._good = np.zeros(_BINS)
-        self._bad = np.zeros(_BINS)
-        self._regions = np.zeros(_BINS)  # each region's pixels weigh 1 / its area
-        self._n_regions = 0
+        self._total = _Counts(*np.zeros((3, _BINS)))
+        self._resampled = np.zeros((self.replicates, 3, (_HIGHEST - _LOWEST) // _MERGED))
+        self._waiting: list[Floats] = []
+        """Merged histograms of images that are not in `_resampled` yet, (3, bins) each."""
+        self._random = np.random.default_rng(self.seed)
+        self.defective_images = 0
+        """How many of the images had a mask that marks something."""
 
     def add(self, anomaly_map: NDArray[np.float32], mask: Bools) -> None:
         """Add one image: a finite, non-negative map (H, W) and its mask (H, W)."""
         bins = (np.ascontiguousarray(anomaly_map, np.float32).view(np.uint32) >> _SHIFT).ravel()
-        truth = mask.ravel()
-        self._good += np.bincount(bins[~truth], minlength=_BINS)
-        if not truth.any():
-            return
-        found = bins[truth]
-        self._bad += np.bincount(found, minlength=_BINS)
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        region = labels.ravel()[truth]
-        areas = np.bincount(region, minlength=count)
-        self._regions += np.bincount(found, weights=1.0 / areas[region], minlength=_BINS)
-        self._n_regions += count - 1
+        merged = np.zeros(self._resampled.shape[1:])
+        for i, counts in enumerate(_counts(bins, mask)):
+            self._total[i][:] += counts
+            if self.replicates:
+                merged[i] = _merge(counts)
+        self.defective_images += bool(mask.any())
+        if self.replicates:
+            self._waiting.append(merged)
+        if len(self._waiting) == _AT_ONCE:
+            self._resample()
+
+    def _resample(self) -> None:
+        if self._waiting:
+            weights = self._random.poisson(1.0, (len(self._waiting), self.replicates))
+            self._resampled += np.tensordot(weights.astype(np.float64), self._waiting, (0, 0))
+            self._waiting.clear()
 
     def auroc(self) -> float:
         """Pixel AUROC; NaN unless there are both good and defective pixels."""
-        return _auroc_of_counts(self._good, self._bad)
+        return self._total.auroc()
 
     def aupro(self) -> float:
         """AUPRO up to ``limit``, 0..1; NaN without defective or without good pixels."""
-        if self._n_regions == 0 or self._good.sum() == 0:
-            return float("nan")
-        used = np.flatnonzero(self._good + self._regions)[::-1]
-        fpr = np.concatenate([[0.0], np.cumsum(self._good[used]) / self._good.sum()])
-        pro = np.concatenate([[0.0], np.cumsum(self._regions[used]) / self._n_regions])
-        inside = fpr <= self.limit
-        x = np.append(fpr[inside], self.limit)
-        y = np.append(pro[inside], np.interp(self.limit, fpr, pro))
-        return float(np.trapezoid(y, x) / self.limit)
+        return self._total.aupro(self.limit)
+
+    def pro_curve(self) -> tuple[Floats, Floats]:
+        """False-positive rate and mean fraction of regions found, from (0, 0) to (1, 1)."""
+        return self._total.pro_curve()
+
+    def resampled(self) -> tuple[Floats, Floats]:
+        """Pixel AUROC and AUPRO of each replicate, (replicates,) each."""
+        self._resample()
+        each = [_Counts(*rows) for rows in self._resampled]
+        return (
+            np.array([counts.auroc() for counts in each]),
+            np.array([counts.aupro(self.limit) for counts in each]),
+        )
+
+
+def _counts(bins: NDArray[Any], mask: Bools) -> Iterator[NDArray[Any]]:
+    """Histograms of one image: good pixels and, if there are any, bad ones, and these by region."""
+    truth = mask.ravel()
+    yield np.bincount(bins[~truth], minlength=_BINS)
+    if not truth.any():
+        return
+    found = bins[truth]
+    yield np.bincount(found, minlength=_BINS)
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    region = labels.ravel()[truth]
+    areas = np.bincount(region, minlength=count)
+    yield np.bincount(found, weights=1.0 / areas[region], minlength=_BINS)

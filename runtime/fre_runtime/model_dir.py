@@ -16,6 +16,8 @@ from fre_runtime.errors import ArtifactError, OutputError, UsageError
 CARD = "model.json"
 MANIFEST = "MANIFEST.json"
 GOLDEN_IMAGE = "golden/image.png"
+REPORT = "report.html"
+"""A page for people on what was learned; not needed to run the model."""
 
 
 def golden_outputs(variant: str) -> str:

@@ -195,3 +195,12 @@ def test_json_that_cannot_be_written(uint8_model, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert call(info, uint8_model.path, "--json", tmp_path / "file/card.json") == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["Good", "GOOD", "good "])
+def test_eval_takes_no_folder_of_good_parts_for_a_kind_of_defect(
+    name, uint8_model, tmp_path, make_folder, capsys
+):
+    make_folder(tmp_path / "test" / name, 2)
+    assert call(evaluate, uint8_model.path, tmp_path) == 1
+    assert "would count as a kind of defect; rename it to 'good'" in capsys.readouterr().err

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from fre_runtime.commands.common import add_model_arguments, out, write_json
 from fre_runtime.detector import Detector
-from fre_runtime.errors import ImageError
+from fre_runtime.errors import ImageError, UsageError
 from fre_runtime.evaluation import Evaluation, evaluate
+from fre_runtime.metrics import PixelMetrics
+from fre_runtime.report.evaluated import REPLICATES, evaluation_page
+from fre_runtime.report.page import check_target, require_libraries, write_page
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,19 +29,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="folder with test/good, test/<defect> and, optionally, ground_truth/<defect>",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures and scores; - for stdout")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write one page with curves, galleries and the model card (needs the extra 'report')",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run fre-eval."""
+    if args.report:  # found before the work, not after
+        require_libraries()
+        if args.report.resolve().is_relative_to(args.model.resolve()):
+            raise UsageError(
+                f"--report {args.report} lies in the model directory, which would no longer match "
+                "its manifest; write elsewhere"
+            )
+        check_target(args.report)
     detector = Detector(args.model, args.engine, args.variant, args.threads)
-    evaluation = evaluate(detector, args.dataset, quiet=args.quiet)
+    pixels = PixelMetrics(replicates=REPLICATES if args.report else 0)
+    evaluation = evaluate(detector, args.dataset, pixels=pixels, quiet=args.quiet)
+    if args.report:
+        page = evaluation_page(detector, args.dataset, evaluation, pixels, quiet=args.quiet)
+        write_page(args.report, page)
     if args.json:
         write_json(args.json, dataclasses.asdict(evaluation))
     if args.json != "-":
         for line in describe(evaluation):
             out(line)
+        if args.report:
+            out(f"  report: {args.report} ({args.report.stat().st_size / 2**20:.1f} MiB)")
     if evaluation.invalid:
         raise ImageError(
             f"{len(evaluation.invalid)} images could not be scored and enter no figure; the first: "

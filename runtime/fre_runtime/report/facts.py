@@ -1,0 +1,68 @@
+"""The model card as rows of a table, for every report."""
+
+from dataclasses import dataclass
+
+from fre_runtime.card import Card, Variant
+
+
+def card_rows(card: Card) -> list[tuple[str, str]]:
+    """What the model is: label and value."""
+    graph, backbone, training = card.graph, card.backbone, card.training
+    layers = [
+        f"{layer.name}: {layer.channels} x {layer.height} x {layer.width}, "
+        f"k = {layer.components} ({layer.variance:.1%} of the variance)"
+        for layer in card.layers
+    ]
+    skipped = f", {len(training.skipped)} files left out" if training.skipped else ""
+    return [
+        ("model", card.name),
+        ("exported", card.created),
+        ("backbone", f"{backbone.name}, pooled {backbone.pool} x {backbone.pool}"),
+        ("weights", f"{backbone.weights} ({backbone.weights_licence})"),
+        ("weights, sha256", backbone.weights_sha256 or "none"),
+        *(("layer", layer) for layer in layers),
+        ("input", f"{graph.height} x {graph.width} {graph.colour}, {graph.io}, {graph.resize}"),
+        ("map", f"{graph.map_height} x {graph.map_width}; score by {graph.score}"),
+        (
+            "fitted on",
+            f"{training.images} good photos of {training.scenes} scenes (groups "
+            f"{training.grouping}){skipped}",
+        ),
+        ("method, seed", f"{training.method}, {training.seed}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
+    ]
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """One precision of the model: thresholds and proof, as text."""
+
+    name: str
+    image_threshold: str
+    pixel_threshold: str
+    fpr: str
+    parity: str
+    """Largest relative difference of the raw score from PyTorch's, by engine."""
+    proved_on: str
+
+
+def variant_rows(card: Card) -> list[VariantRow]:
+    """Each precision of the model."""
+    return [_variant_row(name, variant) for name, variant in card.variants.items()]
+
+
+def _variant_row(name: str, variant: Variant) -> VariantRow:
+    calibration, parity = variant.calibration, variant.parity
+    asked = (
+        f" ({calibration.fpr:.3g} was asked for)"
+        if calibration.fpr_supported > calibration.fpr
+        else ""
+    )
+    return VariantRow(
+        name,
+        f"{calibration.image.value:.4g}",
+        f"{calibration.pixel.value:.4g}",
+        f"{calibration.fpr_supported:.3g}{asked}",
+        ", ".join(f"{engine} {error:.1e}" for engine, error in parity.score_error.items()),
+        f"{parity.images} {parity.source}",
+    )
