@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from fre_runtime.image import Image
-from fre_runtime.result import Result
+from fre_runtime.result import Box, Result
 
 State = Literal["good", "anomalous", "invalid", "stale"]
 """``invalid``: there was a picture, but no score can be given for it. ``stale``: nothing new is
@@ -32,6 +32,8 @@ class Event:
     """Milliseconds from capture to result, time in the queue included."""
     error: str | None = None
     """Why there is no score."""
+    boxes: tuple[Box, ...] = ()
+    """Anomalous regions, the worst first, in pixels of the picture."""
     result: Result | None = None
     image: Image | None = None
     """The picture, uint8 (H, W, 3) RGB; whoever keeps it keeps its memory."""
@@ -58,21 +60,17 @@ class Counters:
 
 
 class Sink(Protocol):
-    """Where events go. Its own trouble never stops the line: it is counted as lost.
+    """Where events go.
 
-    ``emit`` is never called twice at the same time, but from more than one thread. Whoever made a
-    sink closes it, after the lines that use it have ended.
+    Whoever made a sink closes it, after the lines that use it have ended. A line calls its sinks
+    from more than one thread and waits for them; an `Outlet` round a sink takes that off it, and
+    adds a bounded buffer, retries and the count of what was lost.
     """
 
-    name: str
-    """What the summary calls it."""
-    lost: int
-    """Events that it took but could not deliver; those that ``emit`` raised for count apart."""
-
     def emit(self, event: Event) -> None:
-        """Take one event; must return soon, since scoring waits for it."""
+        """Take one event. What it raises never stops the line; it is counted as lost."""
         ...
 
     def close(self) -> None:
-        """Deliver what can still be delivered within a few seconds, and let go."""
+        """Let go of files and connections."""
         ...
