@@ -4,6 +4,14 @@ import urllib.parse
 
 from fre_runtime.errors import UsageError
 
+STREAMS = ("rtsp", "rtsps", "http", "https")
+"""Schemes of the streams that can be read."""
+
+
+def is_stream(source: str) -> bool:
+    """Whether ``source`` looks like a camera or the address of a stream, not like a file."""
+    return source.startswith(("camera:", *(f"{scheme}://" for scheme in STREAMS)))
+
 
 def split_password(address: str) -> tuple[str, str, str]:
     """The address without user and password, as it may be shown and logged, and both of them."""

@@ -6,14 +6,12 @@ from typing import Protocol
 
 from fre_runtime.errors import UsageError
 from fre_runtime.files import VIDEO_SUFFIXES
-from fre_runtime.live.addresses import check_address, split_password
+from fre_runtime.live.addresses import STREAMS, check_address, is_stream, split_password
 from fre_runtime.live.ffmpeg import Camera, FfmpegStream
 from fre_runtime.live.http_stream import HttpStream
 from fre_runtime.live.video_file import VideoFile
 from fre_runtime.live.watch import WatchedFolder
 from fre_runtime.sources import Frame
-
-SCHEMES = ("rtsp", "rtsps", "http", "https")
 
 
 class Capture(Protocol):
@@ -37,11 +35,6 @@ class Capture(Protocol):
             When it cannot be opened, or breaks off.
         """
         ...
-
-
-def is_stream(source: str) -> bool:
-    """Whether ``source`` looks like a camera or the address of a stream, not like a file."""
-    return source.startswith(("camera:", *(f"{scheme}://" for scheme in SCHEMES)))
 
 
 def open_capture(
@@ -77,12 +70,12 @@ def open_capture(
             raise UsageError(f"{source}: a camera has a number, as in camera:0")
         return Camera(int(index))
     if is_stream(source):
-        if check_address(source, SCHEMES).scheme.startswith("http"):
+        if check_address(source, STREAMS).scheme.startswith("http"):
             return HttpStream(source, threads)
         return FfmpegStream(source, split_password(source)[0], threads)
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path)
     raise UsageError(
         f"{source}: is no live source; give camera:0, an address that begins with "
-        f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, a video file, or a folder to watch"
+        f"{', '.join(f'{scheme}://' for scheme in STREAMS)}, a video file, or a folder to watch"
     )

@@ -11,6 +11,7 @@ from fre_runtime.live.captures import Capture
 from fre_runtime.live.events import Counters, Event, Sink
 from fre_runtime.live.frozen import FrozenPicture
 from fre_runtime.live.newest import NewestQueue
+from fre_runtime.live.options import LineOptions
 from fre_runtime.live.reader import Reader
 from fre_runtime.result import Result
 from fre_runtime.sources import Frame
@@ -19,22 +20,6 @@ POLL_SECONDS = 0.1
 """How often the watchdogs look."""
 MAX_HANGING = 3
 """So many readers of one source may hang in the system; no further one is started then."""
-
-
-@dataclass(frozen=True)
-class LineOptions:
-    """Limits of a line; all times in seconds, by the monotonic clock."""
-
-    queue: int = 1
-    """Pictures that may wait for the model; a newer one pushes the oldest out."""
-    opening: float = 15.0
-    """So long a source may take from opening to its first frame."""
-    no_frame: float = 6.0
-    """So long without a frame, and the source is stale and opened anew."""
-    frozen: float = 10.0
-    """So long the very same picture while frames keep coming, and it is stale; 0: never."""
-    inference: float = 10.0
-    """So long without an answer from the model, and the line is stale until it comes."""
 
 
 @dataclass(frozen=True)

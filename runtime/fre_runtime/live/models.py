@@ -53,7 +53,8 @@ class ModelPool:
         throughput: bool = False,
     ) -> None:
         check_threads(threads)
-        self.threads = max(1, (threads or default_threads()) // max(1, models))
+        self.total = threads or default_threads()
+        self.threads = max(1, self.total // max(1, models))
         self._engine, self._throughput = engine, throughput
         self._capacity = max(capacity, models)
         self._slots: OrderedDict[tuple[Path, str], _Slot] = OrderedDict()

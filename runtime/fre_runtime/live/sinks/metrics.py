@@ -1,6 +1,6 @@
 """Prometheus metrics, served over HTTP, in base units."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fre_runtime.errors import MissingDependencyError, OutputError
@@ -15,6 +15,15 @@ DEFAULT_HOST = "127.0.0.1"
 STATES = ("good", "anomalous", "invalid", "stale")
 SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+COUNTERS: dict[str, tuple[str, Callable[[Line], int]]] = {
+    "fre_frames_captured": ("Pictures that came.", lambda line: line.counters.captured),
+    "fre_frames_scored": ("Pictures with a score.", lambda line: line.counters.scored),
+    "fre_frames_anomalous": ("Anomalous ones of them.", lambda line: line.counters.anomalous),
+    "fre_frames_dropped": ("Gave way to newer ones.", lambda line: line.counters.dropped),
+    "fre_frames_failed": ("Pictures without a score.", lambda line: line.counters.failed),
+    "fre_reconnects": ("How often the source was opened again.", lambda line: line.reconnects),
+}
+"""What is read from the lines at each scrape; ``_total`` is added to the names."""
 
 
 class Metrics:
@@ -82,29 +91,10 @@ class Metrics:
         """Called by prometheus-client for each scrape."""
         from prometheus_client.core import CounterMetricFamily
 
-        for name, text, of in (
-            ("fre_frames_captured", "Pictures that came.", lambda line: line.counters.captured),
-            ("fre_frames_scored", "Pictures with a score.", lambda line: line.counters.scored),
-            (
-                "fre_frames_anomalous",
-                "Anomalous ones among them.",
-                lambda line: line.counters.anomalous,
-            ),
-            (
-                "fre_frames_dropped",
-                "Pictures that gave way to newer ones.",
-                lambda line: line.counters.dropped,
-            ),
-            ("fre_frames_failed", "Pictures without a score.", lambda line: line.counters.failed),
-            (
-                "fre_reconnects",
-                "How often the source was opened again.",
-                lambda line: line.reconnects,
-            ),
-        ):
+        for name, (text, read) in COUNTERS.items():
             family = CounterMetricFamily(name, text, labels=["line"])
             for line in self._lines:
-                family.add_metric([line.name], of(line))
+                family.add_metric([line.name], read(line))
             yield family
         family = CounterMetricFamily("fre_events_lost", "Events that a sink lost.", labels=["sink"])
         for outlet in self._outlets:

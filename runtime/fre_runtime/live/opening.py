@@ -1,0 +1,90 @@
+"""From the description of a station to lines that are ready to run."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fre_runtime.engines.loading import resolve_engine
+from fre_runtime.errors import UsageError
+from fre_runtime.live.captures import open_capture
+from fre_runtime.live.line import Line
+from fre_runtime.live.models import ModelPool
+from fre_runtime.live.sinks.opening import open_sinks
+from fre_runtime.live.sinks.outlet import Outlet, close_all
+from fre_runtime.live.station import Station
+from fre_runtime.model_dir import open_model_dir
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Lines that are ready to run, and what stands between them and their sinks."""
+
+    lines: list[Line]
+    outlets: list[Outlet]
+
+
+@contextlib.contextmanager
+def open_station(
+    station: Station, stop: threading.Event, *further: Callable[[], Outlet]
+) -> Iterator[Opened]:
+    """Check the models, open the sinks, prepare the lines; the sinks are closed at the end.
+
+    A single model is loaded at once, several when their first picture comes. ``further`` makes
+    sinks that the station does not describe. Where the reader of stdout goes away, ``stop`` is
+    set.
+
+    Raises
+    ------
+    FreError
+        When a model, source or sink cannot be used, or two lines have the same name.
+    """
+    resolve_engine(station.engine)
+    models = {(Path(line.model).resolve(), line.variant) for line in station.lines}
+    for path, variant in models:
+        open_model_dir(path).variant(variant)
+    shared = len(station.lines) > len(models)
+    pool = ModelPool(len(models), station.engine, station.threads, throughput=shared)
+    captures = [
+        open_capture(
+            line.source,
+            watch=line.watch,
+            only_new=line.only_new,
+            threads=max(1, pool.total // len(station.lines)),
+        )
+        for line in station.lines
+    ]
+    _check_folders(station)
+    names = [c.name or capture.name for c, capture in zip(station.lines, captures, strict=True)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"two lines are called {min(twice)!r}; give each a name of its own")
+    if len(models) == 1:
+        pool.detector(*next(iter(models)))
+    outlets: list[Outlet] = []
+    try:
+        metrics = open_sinks(station.sinks, stop, outlets)
+        for make in further:
+            outlets.append(make())
+        lines = [
+            Line(name, pool.scorer(Path(c.model), c.variant), capture, outlets, c.limits)
+            for name, c, capture in zip(names, station.lines, captures, strict=True)
+        ]
+        if metrics is not None:
+            metrics.watch(lines, outlets)
+        yield Opened(lines, outlets)
+    finally:
+        close_all(outlets)
+
+
+def _check_folders(station: Station) -> None:
+    """Raise `UsageError` where pictures would be written into a folder that is watched."""
+    sinks = station.sinks
+    written = [Path(sink.folder) for sink in (sinks.images, sinks.video) if sink is not None]
+    for line in station.lines:
+        for folder in written if line.watch else []:
+            if folder.resolve().is_relative_to(Path(line.source).resolve()):
+                raise UsageError(
+                    f"{folder} lies in {line.source}, which is watched: pictures written there "
+                    "would be scored again; write elsewhere"
+                )
