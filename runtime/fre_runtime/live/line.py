@@ -170,6 +170,13 @@ class Line:
             state="invalid",
             image=frame.image,
         )
+        try:
+            return self._judged(event, picture)
+        except Exception as error:  # whatever it is, this picture has no score
+            return replace(event, error=str(error) or type(error).__name__)
+
+    def _judged(self, event: Event, picture: _Picture) -> Event:
+        frame = picture.frame
         if frame.image is None:
             return replace(event, error=frame.error)
         if self.capture.endless:
@@ -179,11 +186,7 @@ class Line:
                 return replace(event, state="stale", error=error)
             if why := self._misshapen(frame.image):
                 return replace(event, error=f"{frame.source}: {why}")
-        try:
-            result = self._detector(frame.image)
-            boxes = tuple(result.boxes) if result.state == "anomalous" else ()
-        except Exception as error:  # whatever it is, this picture has no score
-            return replace(event, error=str(error) or type(error).__name__)
+        result = self._detector(frame.image)
         if result.state == "invalid":
             return replace(event, error="the score is not a number", result=result)
         return replace(
@@ -192,7 +195,7 @@ class Line:
             score=result.score,
             raw_score=result.raw_score,
             latency_ms=(time.monotonic() - picture.clock) * 1e3 + frame.decode_ms,
-            boxes=boxes,
+            boxes=tuple(result.boxes) if result.state == "anomalous" else (),
             result=result,
         )
 
