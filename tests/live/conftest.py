@@ -107,9 +107,9 @@ HEAD = (
 class LoopbackServer:
     """A TCP server on loopback; each connection is handled by ``serve(connection, number)``."""
 
-    def __init__(self, serve: Callable[[socket.socket, int], None]) -> None:
+    def __init__(self, serve: Callable[[socket.socket, int], None], port: int = 0) -> None:
         self._serve = serve
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
         self.connections = 0
         self.requests: list[bytes] = []
@@ -138,17 +138,19 @@ class LoopbackServer:
         self._over.wait(seconds)
 
     def close(self) -> None:
-        self._over.set()
-        self._socket.close()
+        if not self._over.is_set():
+            self._over.set()
+            self._socket.shutdown(socket.SHUT_RDWR)  # accept is left, too
+            self._socket.close()
 
 
 @pytest.fixture
 def serve():
-    """``serve(function)`` starts a `LoopbackServer`."""
+    """``serve(function, port)`` starts a `LoopbackServer`."""
     servers = []
 
-    def start(function):
-        servers.append(LoopbackServer(function))
+    def start(function, port=0):
+        servers.append(LoopbackServer(function, port))
         return servers[-1]
 
     yield start

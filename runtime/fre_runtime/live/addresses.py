@@ -41,3 +41,11 @@ def check_address(address: str, schemes: tuple[str, ...]) -> urllib.parse.SplitR
         wanted = " or ".join(f"{scheme}://HOST" for scheme in schemes)
         raise UsageError(f"{shown}: is no address of this kind; expected {wanted}")
     return parts
+
+
+def reason_of(error: Exception) -> str:
+    """Why a server could not be asked, in a few words."""
+    reason = getattr(error, "reason", None) or error
+    code = getattr(error, "code", None)
+    text = str(reason) or type(reason).__name__
+    return text if code is None else f"HTTP {code} {text}"

@@ -8,14 +8,12 @@ size of the first; both would be scored as if they were real. Here each picture 
 import http.client
 import re
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Generator
 
 from fre_runtime.errors import CaptureError, ImageError
 from fre_runtime.image import read_image
-from fre_runtime.live.addresses import split_password
+from fre_runtime.live.addresses import reason_of, split_password
 from fre_runtime.live.ffmpeg import OPEN_SECONDS, READ_SECONDS, FfmpegStream
 from fre_runtime.sources import Frame
 
@@ -39,7 +37,7 @@ class HttpStream:
         try:
             response = _get(self._address)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise CaptureError(f"{self.name}: does not answer ({_reason(error)})") from error
+            raise CaptureError(f"{self.name}: does not answer ({reason_of(error)})") from error
         with response:
             kind = response.headers.get_content_type()
             if kind == "multipart/x-mixed-replace":
@@ -59,7 +57,7 @@ class HttpStream:
                 data = parts.next()
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise CaptureError(
-                    f"{self.name}: broke off after {number} frames ({_reason(error)})"
+                    f"{self.name}: broke off after {number} frames ({reason_of(error)})"
                 ) from error
             start = time.perf_counter()
             try:
@@ -86,11 +84,6 @@ def _get(address: str) -> http.client.HTTPResponse:
         plain, timeout=OPEN_SECONDS
     )
     return response
-
-
-def _reason(error: Exception) -> str:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return str(reason) or type(reason).__name__
 
 
 def _boundary(response: http.client.HTTPResponse) -> bytes:

@@ -63,18 +63,22 @@ class QuotaFolder:
         """Count a file that is there now, as the newest."""
         self._files.append((path, size))
         self._used += size
+        self._trim(0)
 
     def make_room(self, size: int) -> None:
         """Remove the oldest files until ``size`` more bytes fit; raises OSError if they cannot."""
         if size > self._limit:
             raise OSError(f"{size} bytes are more than the quota of {self._limit}")
-        while self._files and self._used + size > self._limit:
-            path, freed = self._files.popleft()
-            path.unlink(missing_ok=True)
-            self._used -= freed
+        self._trim(size)
         free = shutil.disk_usage(self._folder).free
         if free < size + RESERVE_BYTES:
             raise OSError(
                 f"{self._folder}: {free >> 20} MiB are free, {RESERVE_BYTES >> 20} MiB of them "
                 "stay so"
             )
+
+    def _trim(self, size: int) -> None:
+        while self._files and self._used + size > self._limit:
+            path, freed = self._files.popleft()
+            path.unlink(missing_ok=True)
+            self._used -= freed

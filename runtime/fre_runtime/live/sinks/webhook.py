@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
-from fre_runtime.live.addresses import check_address, split_password
+from fre_runtime.live.addresses import check_address, reason_of, split_password
 from fre_runtime.live.events import Event
 from fre_runtime.live.record import encode
 from fre_runtime.live.sinks.outlet import Undeliverable
@@ -59,11 +59,10 @@ class Webhook:
                 response.read(1024)
         except urllib.error.HTTPError as error:
             with error:
-                if error.code < 500 and error.code not in TRY_AGAIN:
-                    raise Undeliverable(f"HTTP {error.code} {error.reason}") from error
-                raise OSError(f"HTTP {error.code} {error.reason}") from error
-        except http.client.HTTPException as error:
-            raise OSError(f"answers with something else than HTTP ({error!r})") from error
+                for_good = error.code < 500 and error.code not in TRY_AGAIN
+                raise (Undeliverable if for_good else OSError)(reason_of(error)) from error
+        except (urllib.error.URLError, http.client.HTTPException) as error:
+            raise OSError(reason_of(error)) from error
 
     def close(self) -> None:
         """Nothing to close."""
