@@ -177,6 +177,6 @@ def camera(serve):
 def write_video(path, frames: int = 10, rate: float = 25, size: tuple[int, int] = (64, 48)):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate, size)
     for i in range(frames):
-        writer.write(picture(40 + i, size[1], size[0]))
+        writer.write(picture(40 + i % 200, size[1], size[0]))
     writer.release()
     return path

@@ -65,9 +65,9 @@ def small_files():
 class Reluctant(Recorder):
     """Fails so many times, with an error of its own choice."""
 
-    def __init__(self, failures, error=OSError("away")):
+    def __init__(self, failures, error=None):
         super().__init__()
-        self.left, self.error = failures, error
+        self.left, self.error = failures, error or OSError("away")
 
     def emit(self, event):
         if self.left:
