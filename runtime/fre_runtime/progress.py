@@ -1,6 +1,7 @@
 """Progress of long work on stderr: one changing line for people, a line now and then for logs."""
 
 import importlib.util
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -90,15 +91,19 @@ def _lines(
 class Status:
     """What is going on now, for work that must not be interrupted to count its progress."""
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty() and not quiet
         self._shown = time.monotonic()
 
     def show(self, text: str) -> None:
         """Say it: at once on a terminal, in a log when nothing was said for `LOG_SECONDS`."""
         now = time.monotonic()
+        if self._quiet:
+            return
         if self._terminal:
-            sys.stderr.write(f"\r\033[K{text}")
+            width = shutil.get_terminal_size().columns - 1  # a second row could not be wiped out
+            sys.stderr.write(f"\r\033[K{text[:width]}")
         elif now - self._shown >= LOG_SECONDS:
             self._shown = now
             sys.stderr.write(f"{text}\n")

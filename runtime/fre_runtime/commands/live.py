@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -25,8 +26,8 @@ from fre_runtime.live.station import (
     read_station,
 )
 
-SINKS = ("video", "webhook", "mqtt", "metrics", "quota_mib", "duration")
-"""Arguments that only live sources take."""
+SINKS = ("video", "webhook", "mqtt", "metrics", "quota_mib")
+"""Arguments that say where live results go, besides --json and --save."""
 
 
 def add_live_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +60,7 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
         "--mqtt", metavar="URL", help="publish each event: mqtt[s]://[USER:PASSWORD@]HOST/TOPIC"
     )
     sinks.add_argument("--metrics", metavar="[HOST:]PORT", help="serve Prometheus metrics")
+    sinks.add_argument("--view", action="store_true", help="show the pictures in a window")
 
 
 def is_live(args: argparse.Namespace) -> bool:
@@ -75,7 +77,7 @@ def is_live(args: argparse.Namespace) -> bool:
             other = next(source for source in args.sources if not is_stream(source))
             raise UsageError(f"{other}: is no live source like {streams[0]}; run them apart")
         return True
-    if given := [name for name in SINKS if getattr(args, name) is not None]:
+    if given := [name for name in (*SINKS, "duration", "view") if getattr(args, name)]:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} is for live sources; see --live and --watch")
     return False
@@ -88,17 +90,24 @@ def run_live(args: argparse.Namespace) -> int:
     from fre_runtime.live.opening import open_station
     from fre_runtime.live.sinks.outlet import Outlet
     from fre_runtime.live.supervisor import run_lines
+    from fre_runtime.live.window import open_window
 
     station = _station(args)
     stop = threading.Event()
     json_on_stdout = station.sinks.json is not None and station.sinks.json.file == "-"
     console = Console(quiet=args.quiet, stdout=not json_on_stdout)
+    window = open_window("fre-run") if args.view else None
+    further = [Outlet(console, "console")]
+    if window is not None:
+        further.append(Outlet(window, "window", pictures=True))
     with _signals(stop) as signals:
-        with open_station(station, stop, lambda: Outlet(console, "console")) as opened:
+        with open_station(station, stop, further) as opened:
             console.watch(opened.lines)
             with _timer(args.duration, stop):
-                run_lines(opened.lines, stop)
-        told = "\n".join(summary(opened.lines, opened.outlets[:-1])) + "\n"
+                run_lines(
+                    opened.lines, stop, functools.partial(window.update, stop) if window else None
+                )
+        told = "\n".join(summary(opened.lines, opened.outlets)) + "\n"
         (sys.stderr if json_on_stdout else sys.stdout).write(told)
     if not signals and not any(line.counters.scored for line in opened.lines):
         raise CaptureError("not one picture was scored; see above for the reason")

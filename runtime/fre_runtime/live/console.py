@@ -17,7 +17,7 @@ class Console:
 
     def __init__(self, *, quiet: bool, stdout: bool = True) -> None:
         self._print = stdout and not quiet
-        self._status = None if quiet else Status()
+        self._status = Status(quiet=quiet)
         self._last: dict[str, tuple[str, str]] = {}
         self._lines: Sequence[Line] = ()
         self._shown = 0.0
@@ -36,14 +36,13 @@ class Console:
             sys.stdout.flush()
         self._last[event.line] = now
         clock = time.monotonic()
-        if self._status is not None and clock - self._shown >= SHOW_SECONDS:
+        if clock - self._shown >= SHOW_SECONDS:
             self._shown = clock
             self._status.show(" | ".join(self._counts(line, clock) for line in self._lines))
 
     def clear(self) -> None:
         """Make room for other lines."""
-        if self._status is not None:
-            self._status.clear()
+        self._status.clear()
 
     def close(self) -> None:
         """Leave nothing half-shown."""

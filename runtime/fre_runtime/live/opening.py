@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from fre_runtime.model_dir import open_model_dir
 
 @dataclass(frozen=True)
 class Opened:
-    """Lines that are ready to run, and what stands between them and their sinks."""
+    """Lines that are ready to run, and what stands between them and the station's sinks."""
 
     lines: list[Line]
     outlets: list[Outlet]
@@ -27,19 +27,29 @@ class Opened:
 
 @contextlib.contextmanager
 def open_station(
-    station: Station, stop: threading.Event, *further: Callable[[], Outlet]
+    station: Station, stop: threading.Event, further: Sequence[Outlet] = ()
 ) -> Iterator[Opened]:
     """Check the models, open the sinks, prepare the lines; the sinks are closed at the end.
 
-    A single model is loaded at once, several when their first picture comes. ``further`` makes
-    sinks that the station does not describe. Where the reader of stdout goes away, ``stop`` is
-    set.
+    A single model is loaded at once, several when their first picture comes. ``further`` get
+    the events, too, and are closed with the station's own sinks. Where the reader of stdout goes
+    away, ``stop`` is set.
 
     Raises
     ------
     FreError
         When a model, source or sink cannot be used, or two lines have the same name.
     """
+    outlets: list[Outlet] = []
+    try:
+        yield _open(station, stop, outlets, further)
+    finally:
+        close_all([*outlets, *further])
+
+
+def _open(
+    station: Station, stop: threading.Event, outlets: list[Outlet], further: Sequence[Outlet]
+) -> Opened:
     resolve_engine(station.engine)
     models = {(Path(line.model).resolve(), line.variant) for line in station.lines}
     for path, variant in models:
@@ -61,20 +71,14 @@ def open_station(
         raise UsageError(f"two lines are called {min(twice)!r}; give each a name of its own")
     if len(models) == 1:
         pool.detector(*next(iter(models)))
-    outlets: list[Outlet] = []
-    try:
-        metrics = open_sinks(station.sinks, stop, outlets)
-        for make in further:
-            outlets.append(make())
-        lines = [
-            Line(name, pool.scorer(Path(c.model), c.variant), capture, outlets, c.limits)
-            for name, c, capture in zip(names, station.lines, captures, strict=True)
-        ]
-        if metrics is not None:
-            metrics.watch(lines, outlets)
-        yield Opened(lines, outlets)
-    finally:
-        close_all(outlets)
+    metrics = open_sinks(station.sinks, stop, outlets)
+    lines = [
+        Line(name, pool.scorer(Path(c.model), c.variant), capture, [*outlets, *further], c.limits)
+        for name, c, capture in zip(names, station.lines, captures, strict=True)
+    ]
+    if metrics is not None:
+        metrics.watch(lines, outlets)
+    return Opened(lines, outlets)
 
 
 def _check_folders(station: Station) -> None:

@@ -1,16 +1,18 @@
 """Running several lines side by side."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fre_runtime.live.line import Line
 
 
-def run_lines(lines: Sequence[Line], stop: threading.Event) -> None:
+def run_lines(
+    lines: Sequence[Line], stop: threading.Event, meanwhile: Callable[[], object] | None = None
+) -> None:
     """Run each line in a thread of its own, until all have ended or ``stop`` is set.
 
-    To be called from the main thread, where signals can set ``stop`` meanwhile. What has become of
-    each line's pictures is in its ``counters``.
+    To be called from the main thread, where signals can set ``stop``; ``meanwhile`` is called there
+    again and again. What has become of each line's pictures is in its ``counters``.
     """
     crashes: list[BaseException] = []
 
@@ -28,6 +30,8 @@ def run_lines(lines: Sequence[Line], stop: threading.Event) -> None:
         thread.start()
     for thread in threads:
         while thread.is_alive():
-            thread.join(0.2)  # in between, signals are heard
+            thread.join(0.03 if meanwhile else 0.2)  # in between, signals are heard
+            if meanwhile:
+                meanwhile()
     if crashes:
         raise crashes[0]

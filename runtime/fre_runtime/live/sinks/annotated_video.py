@@ -99,7 +99,7 @@ def drawn(event: Event) -> Image:
     if event.image is None:
         raise ValueError("the event has no picture")
     said = f"{event.score:.3f} {event.state}" if event.score is not None else event.state
-    caption = f"{timestamp(event)[11:19]} {event.line} {said}"
+    caption = f"{said} {timestamp(event)[11:19]}Z {event.line}"
     if event.result is None:
         picture = captioned(event.image, caption, event.state)
     else:
