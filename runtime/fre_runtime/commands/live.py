@@ -95,7 +95,7 @@ def run_live(args: argparse.Namespace) -> int:
     station = _station(args)
     stop = threading.Event()
     json_on_stdout = station.sinks.json is not None and station.sinks.json.file == "-"
-    console = Console(quiet=args.quiet, stdout=not json_on_stdout)
+    console = Console(stop, quiet=args.quiet, stdout=not json_on_stdout)
     window = open_window("fre-run") if args.view else None
     further = [Outlet(console, "console")]
     if window is not None:
@@ -110,7 +110,7 @@ def run_live(args: argparse.Namespace) -> int:
         told = "\n".join(summary(opened.lines, opened.outlets)) + "\n"
         (sys.stderr if json_on_stdout else sys.stdout).write(told)
     if not signals and not any(line.counters.scored for line in opened.lines):
-        raise CaptureError("not one picture was scored; see above for the reason")
+        raise CaptureError("not one picture was scored")
     return 0
 
 

@@ -1,11 +1,12 @@
 """What people see while lines run, and at the end."""
 
-import sys
+import threading
 import time
 from collections.abc import Sequence
 
 from fre_runtime.live.events import Counters, Event
 from fre_runtime.live.line import Line
+from fre_runtime.live.sinks.json_lines import write_stdout
 from fre_runtime.live.sinks.outlet import Outlet
 from fre_runtime.progress import Status
 
@@ -13,9 +14,13 @@ SHOW_SECONDS = 0.2
 
 
 class Console:
-    """A line on stdout when a source changes its state or gives another photo; counts on stderr."""
+    """A line on stdout when a source changes its state or gives another photo; counts on stderr.
 
-    def __init__(self, *, quiet: bool, stdout: bool = True) -> None:
+    Where the reader of stdout has gone, sets ``stop``.
+    """
+
+    def __init__(self, stop: threading.Event, *, quiet: bool, stdout: bool = True) -> None:
+        self._stop = stop
         self._print = stdout and not quiet
         self._status = Status(quiet=quiet)
         self._last: dict[str, tuple[str, str]] = {}
@@ -32,8 +37,7 @@ class Console:
         now = (event.state, event.source)
         if self._print and self._last.get(event.line) != now:
             self.clear()
-            sys.stdout.write(_line(event) + "\n")
-            sys.stdout.flush()
+            write_stdout(_line(event), self._stop)
         self._last[event.line] = now
         clock = time.monotonic()
         if clock - self._shown >= SHOW_SECONDS:

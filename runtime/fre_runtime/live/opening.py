@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+
 from fre_runtime.engines.loading import resolve_engine
 from fre_runtime.errors import UsageError
 from fre_runtime.live.captures import open_capture
@@ -56,6 +58,7 @@ def _open(
         open_model_dir(path).variant(variant)
     shared = len(station.lines) > len(models)
     pool = ModelPool(len(models), station.engine, station.threads, throughput=shared)
+    cv2.setNumThreads(pool.total)  # it knows no CPU quota by itself
     captures = [
         open_capture(
             line.source,

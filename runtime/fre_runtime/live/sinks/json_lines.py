@@ -49,12 +49,17 @@ class StdoutLines:
 
     def emit(self, event: Event) -> None:
         """Write one line."""
-        try:
-            sys.stdout.write(encode(event).decode() + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            self._stop.set()
-            raise
+        write_stdout(encode(event).decode(), self._stop)
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def write_stdout(line: str, stop: threading.Event) -> None:
+    """Write a line to stdout; where its reader has gone, set ``stop``, then raise."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        stop.set()
+        raise
