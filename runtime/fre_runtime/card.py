@@ -41,6 +41,11 @@ class Graph:
         return "image" if self.io == "uint8" else "input"
 
     @property
+    def input_dtype(self) -> str:
+        """Name of the input's numpy dtype."""
+        return "uint8" if self.io == "uint8" else "float32"
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape of one image as the graph takes it, without the batch axis."""
         if self.io == "uint8":
