@@ -100,7 +100,7 @@ def run_live(args: argparse.Namespace) -> int:
     further = [Outlet(console, "console")]
     if window is not None:
         further.append(Outlet(window, "window", pictures=True))
-    with _signals(stop) as signals:
+    with ended_by_signals(stop) as signals:
         with open_station(station, stop, further) as opened:
             console.watch(opened.lines)
             with _timer(args.duration, stop):
@@ -153,7 +153,7 @@ def _metrics(text: str) -> MetricsConfig:
 
 
 @contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[list[int]]:
+def ended_by_signals(stop: threading.Event) -> Iterator[list[int]]:
     """Let Ctrl-C and SIGTERM set ``stop``, a second one break off; yields those that came."""
     came: list[int] = []
 
