@@ -74,12 +74,13 @@ def calibrate(
         folds=folds,
         image=Threshold(image.value, SPREAD),
         pixel=Threshold(pixel.value, SPREAD),
-        held_out=_histogram(scores),
+        held_out=_histogram(scores, groups),
     )
 
 
-def _histogram(scores: Floats) -> Histogram:
+def _histogram(scores: Floats, groups: Groups) -> Histogram:
     logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
     low, high = float(logs.min()), float(logs.max())
-    counts = np.histogram(logs, BINS, (low, max(high, low + 1e-6)))[0]
-    return Histogram(float(np.exp(low)), float(np.exp(high)), [int(c) for c in counts])
+    weights = 1.0 / np.bincount(groups)[groups]
+    counts = np.histogram(logs, BINS, (low, max(high, low + 1e-6)), weights=weights)[0]
+    return Histogram(float(np.exp(low)), float(np.exp(high)), [round(float(c), 6) for c in counts])

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fre_runtime.detector import Detector
     from fre_runtime.errors import (
         ArtifactError,
+        CaptureError,
         DataError,
         EngineError,
         FreError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArtifactError",
     "Box",
+    "CaptureError",
     "DataError",
     "Detector",
     "EngineError",

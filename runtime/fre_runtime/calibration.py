@@ -42,13 +42,24 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of the held-out good scores, in bins of equal width of log(raw score)."""
+    """Held-out good scores, in bins of equal width of log(raw score)."""
 
     low: float
     """Raw score at the lower edge of the first bin."""
     high: float
     """Raw score at the upper edge of the last bin."""
-    counts: list[int]
+    counts: list[float]
+    """Scenes in each bin: the photos of one share its one count, as they do in the threshold."""
+
+    def share_above(self, raw: Floats) -> NDArray[np.float64]:
+        """Fraction of the held-out good scenes above each raw value: the false-reject rate there.
+
+        Between the edges of a bin they count as spread evenly over log(raw).
+        """
+        edges = np.linspace(np.log(self.low), np.log(self.high), len(self.counts) + 1)
+        below = np.concatenate([[0.0], np.cumsum(self.counts)]) / max(1, sum(self.counts))
+        with np.errstate(divide="ignore"):
+            return np.asarray(1.0 - np.interp(np.log(np.asarray(raw, np.float64)), edges, below))
 
 
 @dataclass(frozen=True)

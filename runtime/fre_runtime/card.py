@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fre_runtime.calibration import Calibration
 from fre_runtime.errors import ArtifactError
+from fre_runtime.typed import Builder
 
 SCHEMA = 1
 """Version of the card's layout; a runtime refuses cards of another one."""
@@ -40,6 +39,11 @@ class Graph:
     def input_name(self) -> str:
         """Name of the graph's input."""
         return "image" if self.io == "uint8" else "input"
+
+    @property
+    def input_dtype(self) -> str:
+        """Name of the input's numpy dtype."""
+        return "uint8" if self.io == "uint8" else "float32"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -182,38 +186,8 @@ def read_card(path: Path) -> Card:
         raise ArtifactError(
             f"{path}: schema {schema!r}, this version reads {SCHEMA}; export the model again"
         )
-    return _build(Card, data, str(path))
+    return Builder(_refuse, complete=True).build(Card, data, str(path))
 
 
-T = TypeVar("T")
-
-
-def _build(kind: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - parsed JSON
-    """Make a dataclass of ``data``, checking each field against its annotation."""
-    if not isinstance(data, dict):
-        raise ArtifactError(f"{where}: expected an object, got {data!r}")
-    hints = get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if names != data.keys():
-        odd = sorted(names ^ data.keys())
-        raise ArtifactError(f"{where}: missing or unknown fields {odd}; export the model again")
-    return kind(**{name: _value(hints[name], data[name], f"{where}: {name}") for name in names})
-
-
-def _value(hint: Any, data: Any, where: str) -> Any:  # noqa: ANN401 - parsed JSON
-    origin, args = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, data, where)  # type: ignore[arg-type]
-    if origin in (Union, types.UnionType) and data is None and type(None) in args:
-        return None
-    if origin in (Union, types.UnionType):
-        return _value(args[0], data, where)
-    if origin is list and isinstance(data, list):
-        return [_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(data)]
-    if origin is dict and isinstance(data, dict):
-        return {key: _value(args[1], item, f"{where}[{key!r}]") for key, item in data.items()}
-    if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
-        return float(data)
-    if isinstance(hint, type) and type(data) is hint:
-        return data
-    raise ArtifactError(f"{where}: expected {hint}, got {data!r}")
+def _refuse(what: str) -> ArtifactError:
+    return ArtifactError(f"{what}; export the model again")

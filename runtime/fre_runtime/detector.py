@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fre_runtime.card import Card
 from fre_runtime.engines.base import EngineInfo, Outputs
 from fre_runtime.engines.loading import open_engine
+from fre_runtime.errors import ImageError
 from fre_runtime.image import MAX_PIXELS, Image, check_image, read_image
 from fre_runtime.model_dir import ModelDir, open_model_dir
 from fre_runtime.ordered import ordered_map
@@ -112,6 +113,28 @@ class Detector:
         """
         workers = self.info.parallel  # as many as cores: decoding and inference both need one
         return ordered_map(self, sources, workers, ahead=2 * workers)
+
+    def infer(self, batch: NDArray[Any]) -> Outputs:
+        """Run images that are tensors already, as a serving protocol brings them.
+
+        Parameters
+        ----------
+        batch
+            uint8 (n, H, W, 3) or float32 (n, 3, H, W) in 0..1, as the card's graph says; see
+            `fre_runtime.preprocess.prepare` for how a photo becomes one.
+
+        Raises
+        ------
+        ImageError
+            When dtype or shape are not the graph's.
+        """
+        dtype, shape = self._graph.input_dtype, self._graph.input_shape
+        if batch.dtype != dtype or batch.shape[1:] != shape or not len(batch):
+            raise ImageError(
+                f"{self._graph.input_name} must be {dtype} of shape (n, {str(shape)[1:]}, got "
+                f"{batch.dtype} of shape {batch.shape}"
+            )
+        return self._engine.run(np.ascontiguousarray(batch))
 
     def _load(self, source: Source) -> Image:
         if isinstance(source, str | Path | bytes):

@@ -20,6 +20,10 @@ class DataError(FreError, ValueError):
     """A set of images cannot serve: empty, too small, without variation, wrongly laid out."""
 
 
+class CaptureError(FreError, ConnectionError):
+    """A camera, stream or watched folder cannot be opened, or breaks off."""
+
+
 class ArtifactError(FreError, ValueError):
     """A model directory is incomplete, changed, or contradicts itself."""
 

@@ -151,9 +151,13 @@ def _resized(image: Image, height: int, width: int, interpolation: int) -> Image
     return resized  # type: ignore[no-any-return]
 
 
-def encode_image(image: Image, suffix: str) -> bytes:
-    """Encode a uint8 (H, W, 3) RGB image; ``suffix`` names the format, e.g. ``.png``."""
-    ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+def encode_image(image: Image, suffix: str, quality: int = 95) -> bytes:
+    """Encode a uint8 (H, W, 3) RGB image; ``suffix`` names the format, e.g. ``.png``.
+
+    ``quality``, 0..100, is JPEG's.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
+    ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not ok:
         raise ImageError(f"cannot encode an image of shape {image.shape} as {suffix}")
     return bytes(data)

@@ -61,7 +61,7 @@ def frames(paths: list[Path]) -> Iterator[Frame]:
     """Read each path in turn, videos frame by frame; what cannot be read says why."""
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _video(path)
+            yield from video_frames(path)
             continue
         start = time.perf_counter()
         try:
@@ -72,7 +72,8 @@ def frames(paths: list[Path]) -> Iterator[Frame]:
             yield Frame(str(path), 0, image, decode_ms=(time.perf_counter() - start) * 1e3)
 
 
-def _video(path: Path) -> Iterator[Frame]:
+def video_frames(path: Path) -> Iterator[Frame]:
+    """Every frame of a video file; the last one may say why there are no more."""
     capture = cv2.VideoCapture(str(path))
     number = 0
     try:

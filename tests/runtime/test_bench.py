@@ -223,7 +223,7 @@ def test_the_gate_holds_a_variant_against_fp32(
     side = Side(uint8_model.path, model, "openvino", "int8", None, False)
     of = {"fp32": (0.95, 0.05), "int8": (auroc, rejects)}
 
-    def evaluate(side, dataset):
+    def evaluate(side, dataset, quiet):
         figures = dict.fromkeys(gate.FIGURES, 0) | {"engine": side.engine}
         figures["image_auroc"], figures["false_reject_rate"] = of[side.variant]
         return type("Evaluation", (), figures)()

@@ -79,6 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"least image AUROC (default {MIN_AUROC:g}); variants are held against fp32, too",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures; - for stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument(
         "--plot",
         type=plot_file,
@@ -223,7 +224,8 @@ def _quality(
     """Figures of every build that will be timed; its thread count changes none of them."""
     sides = (dataclasses.replace(s, threads=None) for pair in pairs for s in pair if s is not None)
     builds = {(side.name, side.engine, side.variant): side for side in sides}
-    return [check_quality(s, args.gate, args.min_auroc or MIN_AUROC) for s in builds.values()]
+    least = args.min_auroc or MIN_AUROC
+    return [check_quality(s, args.gate, least, quiet=args.quiet) for s in builds.values()]
 
 
 def _rows(
@@ -232,7 +234,7 @@ def _rows(
     """Measure one after the other: two rows where there is something to compare with."""
     budget = Budget(args.duration, minimum_frames(margin=args.margin), args.max_seconds)
     scopes = SCOPES if args.scope == "all" else (args.scope,)
-    status = Status()
+    status = Status(quiet=args.quiet)
     todo = [(ours, theirs, scope) for ours, theirs in pairs for scope in scopes]
     try:
         for number, (ours, theirs, scope) in enumerate(todo, 1):

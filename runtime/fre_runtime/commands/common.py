@@ -61,11 +61,20 @@ def _say(error: Exception, code: int) -> int:
 def _silence_decoders() -> None:
     """OpenCV's own lines on stderr would stand beside the one clear line that we print."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, *, several_threads: bool = False) -> None:
+def add_model_arguments(
+    parser: argparse.ArgumentParser, *, several_threads: bool = False, optional: bool = False
+) -> None:
     """Add MODEL, --engine, --variant and --threads; the last may be made a list."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="directory that fre-export wrote")
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        nargs="?" if optional else None,
+        help="directory that fre-export wrote",
+    )
     parser.add_argument(
         "--engine",
         choices=["auto", *ENGINES],

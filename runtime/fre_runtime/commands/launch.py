@@ -40,3 +40,8 @@ def bench() -> None:
 def info() -> None:
     """Entry point of fre-info."""
     launch("fre_runtime.commands.info")
+
+
+def serve() -> None:
+    """Entry point of fre-serve."""
+    launch("fre_runtime.commands.serve")

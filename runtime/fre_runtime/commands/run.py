@@ -5,15 +5,18 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from fre_runtime.commands.common import add_model_arguments, out
+from fre_runtime.commands.live import add_live_arguments, is_live, run_live
 from fre_runtime.detector import Detector
 from fre_runtime.errors import ImageError, OutputError, UsageError
 from fre_runtime.files import VIDEO_SUFFIXES
 from fre_runtime.image import Image, encode_image
 from fre_runtime.overlay import overlay
+from fre_runtime.progress import track
 from fre_runtime.result import Result
 from fre_runtime.sources import Frame, expand, frames
 
@@ -22,41 +25,74 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line of fre-run."""
     parser = argparse.ArgumentParser(
         prog="fre-run",
-        description="Score photos or a video. Exits with 1 when an image could not be scored.",
+        description="Score photos, a video, or live sources. Exits with 1 when a photo could not "
+        "be scored, with 130 when stopped by Ctrl-C before all photos were.",
     )
-    add_model_arguments(parser)
+    add_model_arguments(parser, optional=True)
     parser.add_argument(
-        "sources", nargs="+", metavar="SOURCE", help="image, folder, glob pattern or video file"
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="image, folder, glob pattern or video file; live: camera:0, address of a stream",
     )
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write pictures with heat map")
-    parser.add_argument("--json", metavar="FILE", help="write JSON lines; - for stdout")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="DIR",
+        help="write pictures with heat map; live: of anomalies, under a quota",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write JSON lines (live: append); - for stdout"
+    )
+    parser.add_argument("--quiet", action="store_true", help="only the summary")
+    add_live_arguments(parser)
+    args = parser.parse_args(argv)
+    if not args.config and not (args.model and args.sources):
+        parser.error("give MODEL and at least one SOURCE, or --config FILE")
+    return args
 
 
 def run(args: argparse.Namespace) -> int:
     """Run fre-run."""
+    if is_live(args):
+        return run_live(args)
     paths = expand(args.sources)
     if args.json and any(path.resolve() == Path(args.json).resolve() for path in paths):
         raise UsageError(f"--json {args.json} is one of the sources; write elsewhere")
     detector = Detector(args.model, args.engine, args.variant, args.threads)
     counts = {"good": 0, "anomalous": 0, "invalid": 0}
     pictures = _Pictures(args.save, paths) if args.save else None
+    listed = args.json != "-" and not args.quiet
+    stopped = False
     with _open_lines(args.json) as lines:
-        for frame in frames(paths):
-            result = None if frame.image is None else detector(frame.image)
-            counts[result.state if result else "invalid"] += 1
-            if lines:
-                lines.write(json.dumps(record(frame, result), ensure_ascii=False) + "\n")
-            if args.json != "-":
-                out(_line(frame, result))
-            if pictures and result and frame.image is not None:
-                _save(pictures.path(frame), frame.image, result)
+        try:
+            for frame in _shown(frames(paths), paths, quiet=args.quiet):
+                result = None if frame.image is None else detector(frame.image)
+                counts[result.state if result else "invalid"] += 1
+                if lines:
+                    lines.write(json.dumps(record(frame, result), ensure_ascii=False) + "\n")
+                if listed:
+                    out(_line(frame, result))
+                if pictures and result and frame.image is not None:
+                    _save(pictures.path(frame), frame.image, result)
+        except KeyboardInterrupt:
+            stopped = True
     if args.json != "-":
         out(", ".join(f"{count} {state}" for state, count in counts.items()))
+    if stopped:
+        raise KeyboardInterrupt
     if counts["invalid"]:
         total = sum(counts.values())
         raise ImageError(f"{counts['invalid']} of {total} images could not be scored")
     return 0
+
+
+def _shown(found: Iterator[Frame], paths: list[Path], *, quiet: bool) -> Iterator[Frame]:
+    """With progress, unless the results themselves scroll by."""
+    if quiet or sys.stdout.isatty():
+        return found
+    videos = any(path.suffix.lower() in VIDEO_SUFFIXES for path in paths)
+    return track(found, None if videos else len(paths), "scoring")
 
 
 def record(frame: Frame, result: Result | None) -> dict[str, Any]:

@@ -25,7 +25,9 @@ FIGURES = (
 )  # fmt: skip
 
 
-def check_quality(side: Side, dataset: Path, min_auroc: float = MIN_AUROC) -> dict[str, Any]:
+def check_quality(
+    side: Side, dataset: Path, min_auroc: float = MIN_AUROC, *, quiet: bool = False
+) -> dict[str, Any]:
     """Score a data set with the very build that is to be timed; returns its figures.
 
     A variant other than fp32 is held against fp32 on the same engine, too.
@@ -37,7 +39,7 @@ def check_quality(side: Side, dataset: Path, min_auroc: float = MIN_AUROC) -> di
     DataError
         When the data set lacks good or defective photos, or holds one that cannot be scored.
     """
-    found = _evaluate(side, dataset)
+    found = _evaluate(side, dataset, quiet)
     auroc, rejects = _figures(found)
     name = f"{side.name}: {side.engine} {side.variant}"
     if auroc < min_auroc - ROUNDING:
@@ -56,7 +58,7 @@ def check_quality(side: Side, dataset: Path, min_auroc: float = MIN_AUROC) -> di
     if side.variant == REFERENCE or REFERENCE not in side.model.card.variants:
         return figures
     reference = dataclasses.replace(side, variant=REFERENCE)
-    auroc_there, rejects_there = _figures(_evaluate(reference, dataset))
+    auroc_there, rejects_there = _figures(_evaluate(reference, dataset, quiet))
     if auroc < auroc_there - MAX_AUROC_LOSS - ROUNDING:
         raise QualityError(
             f"{name} has image AUROC {auroc:.4f} on {dataset}, {auroc_there:.4f} in {REFERENCE}; "
@@ -79,8 +81,8 @@ def describe_quality(figures: dict[str, Any]) -> str:
     )
 
 
-def _evaluate(side: Side, dataset: Path) -> Evaluation:
-    found = evaluate(side.detector(), dataset)
+def _evaluate(side: Side, dataset: Path, quiet: bool) -> Evaluation:
+    found = evaluate(side.detector(), dataset, quiet=quiet)
     if found.invalid:
         raise DataError(
             f"{dataset}: {len(found.invalid)} photos could not be scored, so the gate cannot "

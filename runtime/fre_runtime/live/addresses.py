@@ -1,0 +1,51 @@
+"""Addresses of cameras and servers, and the passwords in them."""
+
+import urllib.parse
+
+from fre_runtime.errors import UsageError
+
+STREAMS = ("rtsp", "rtsps", "http", "https")
+"""Schemes of the streams that can be read."""
+
+
+def is_stream(source: str) -> bool:
+    """Whether ``source`` looks like a camera or the address of a stream, not like a file."""
+    return source.startswith(("camera:", *(f"{scheme}://" for scheme in STREAMS)))
+
+
+def split_password(address: str) -> tuple[str, str, str]:
+    """The address without user and password, as it may be shown and logged, and both of them."""
+    scheme, mark, rest = address.partition("://")
+    authority, slash, path = rest.partition("/")
+    login, _, host = authority.rpartition("@")
+    user, _, password = login.partition(":")
+    unquote = urllib.parse.unquote
+    return f"{scheme}{mark}{host}{slash}{path}", unquote(user), unquote(password)
+
+
+def check_address(address: str, schemes: tuple[str, ...]) -> urllib.parse.SplitResult:
+    """Take an address apart.
+
+    Raises
+    ------
+    UsageError
+        When it has another scheme, no host, or a port that is no number.
+    """
+    shown = split_password(address)[0]
+    try:
+        parts = urllib.parse.urlsplit(address)
+        known = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        wanted = " or ".join(f"{scheme}://HOST" for scheme in schemes)
+        raise UsageError(f"{shown}: is no address of this kind; expected {wanted}")
+    return parts
+
+
+def reason_of(error: Exception) -> str:
+    """Why a server could not be asked, in a few words."""
+    reason = getattr(error, "reason", None) or error
+    code = getattr(error, "code", None)
+    text = str(reason) or type(reason).__name__
+    return text if code is None else f"HTTP {code} {text}"

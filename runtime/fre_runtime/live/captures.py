@@ -1,0 +1,81 @@
+"""Where live pictures come from."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Protocol
+
+from fre_runtime.errors import UsageError
+from fre_runtime.files import VIDEO_SUFFIXES
+from fre_runtime.live.addresses import STREAMS, check_address, is_stream, split_password
+from fre_runtime.live.ffmpeg import Camera, FfmpegStream
+from fre_runtime.live.http_stream import HttpStream
+from fre_runtime.live.video_file import VideoFile
+from fre_runtime.live.watch import WatchedFolder
+from fre_runtime.sources import Frame
+
+
+class Capture(Protocol):
+    """A source of pictures, read in a thread of its own."""
+
+    name: str
+    """What people call it: no password in it."""
+    endless: bool
+    """A camera or stream: where it ends or falls silent, it is broken and opened again."""
+    patient: bool
+    """Its pictures wait for the scorer (photos in a folder); others give way to newer ones."""
+
+    def frames(self) -> Generator[Frame | None]:
+        """Open it and yield its pictures; may be called again after it has ended or failed.
+
+        None says that it is alive but has nothing new.
+
+        Raises
+        ------
+        CaptureError
+            When it cannot be opened, or breaks off.
+        """
+        ...
+
+
+def open_capture(
+    source: str, *, watch: bool = False, only_new: bool = False, threads: int | None = None
+) -> Capture:
+    """The capture that ``source`` means; nothing is opened yet.
+
+    Parameters
+    ----------
+    source
+        ``camera:0``, ``rtsp://...``, ``http(s)://...``, a video file (paced as it was recorded)
+        or, with ``watch``, a folder that fills up.
+    watch
+        Take ``source`` for such a folder.
+    only_new
+        Leave out the photos that are in it already.
+    threads
+        Threads that may decode a stream; default: FFmpeg's own choice.
+
+    Raises
+    ------
+    UsageError
+        When it means none of them.
+    """
+    path = Path(source)
+    if watch:
+        if not path.is_dir():
+            raise UsageError(f"{source}: is no folder; --watch takes a folder that fills up")
+        return WatchedFolder(path, only_new=only_new)
+    if source.startswith("camera:"):
+        index = source.removeprefix("camera:")
+        if not (index.isascii() and index.isdigit() and len(index) < 4):
+            raise UsageError(f"{source}: a camera has a number, as in camera:0")
+        return Camera(int(index))
+    if is_stream(source):
+        if check_address(source, STREAMS).scheme.startswith("http"):
+            return HttpStream(source, threads)
+        return FfmpegStream(source, split_password(source)[0], threads)
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoFile(path)
+    raise UsageError(
+        f"{source}: is no live source; give camera:0, an address that begins with "
+        f"{', '.join(f'{scheme}://' for scheme in STREAMS)}, a video file, or a folder to watch"
+    )

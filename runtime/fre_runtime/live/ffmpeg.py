@@ -1,0 +1,98 @@
+"""Cameras of this machine and network streams, read through OpenCV."""
+
+from collections.abc import Generator
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fre_runtime.errors import CaptureError, ImageError
+from fre_runtime.image import MAX_PIXELS, Image, check_image
+from fre_runtime.sources import Frame
+
+OPEN_SECONDS = 10.0
+READ_SECONDS = 5.0
+"""After so long a silent server is given up, so that no thread stays behind."""
+
+
+class Camera:
+    """A camera of this machine."""
+
+    endless = True
+    patient = False
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self.name = f"camera:{index}"
+
+    def frames(self) -> Generator[Frame | None]:
+        """See `Capture.frames`; a picture of an unknown pixel type becomes an error."""
+        capture = cv2.VideoCapture(self._index)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is buffered is old
+        return _read(capture, self.name)
+
+
+class FfmpegStream:
+    """A network stream that FFmpeg opens: RTSP, or video over HTTP."""
+
+    endless = True
+    patient = False
+
+    def __init__(self, address: str, name: str, threads: int | None = None) -> None:
+        self._address = address
+        self._threads = threads
+        self.name = name
+
+    def frames(self) -> Generator[Frame | None]:
+        """See `Capture.frames`; a picture of an unknown pixel type becomes an error."""
+        options = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(OPEN_SECONDS * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(READ_SECONDS * 1000),
+        }
+        if self._threads:
+            options[cv2.CAP_PROP_N_THREADS] = self._threads
+        flat = [value for pair in options.items() for value in pair]
+        return _read(cv2.VideoCapture(self._address, cv2.CAP_FFMPEG, flat), self.name)
+
+
+def _read(capture: cv2.VideoCapture, name: str) -> Generator[Frame]:
+    number = 0
+    try:
+        if not capture.isOpened():
+            raise CaptureError(f"{name}: cannot be opened, or does not answer")
+        while True:
+            ok, picture = capture.read()
+            if not ok:
+                break
+            try:
+                frame = Frame(name, number, to_rgb(picture))
+            except ImageError as error:
+                frame = Frame(name, number, None, f"{name}: {error}")
+            yield frame
+            number += 1
+    except cv2.error as error:
+        raise CaptureError(f"{name}: cannot be read ({error.err})") from error
+    finally:
+        capture.release()
+    raise CaptureError(f"{name}: broke off after {number} frames")
+
+
+def to_rgb(picture: NDArray[Any]) -> Image:
+    """What a camera gives (BGR, BGRA or grey, 8 bits) as a uint8 (H, W, 3) RGB image.
+
+    Raises
+    ------
+    ImageError
+        For any other shape or type: bits that are guessed would be scored wrongly.
+    """
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in codes:
+        raise ImageError(
+            f"the frame is {picture.dtype} of shape {picture.shape}; set the camera to 8 bits "
+            "with 1, 3 or 4 channels"
+        )
+    if not 0 < picture.shape[0] * picture.shape[1] <= MAX_PIXELS:
+        raise ImageError(f"the frame is {picture.shape}, the limit is {MAX_PIXELS} pixels")
+    return check_image(np.asarray(cv2.cvtColor(picture, codes[channels]), np.uint8))

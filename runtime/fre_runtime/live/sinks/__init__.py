@@ -1,0 +1,1 @@
+"""Where live results go, one kind a module; an `Outlet` stands between a line and each."""
