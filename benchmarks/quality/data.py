@@ -7,14 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import elpv
+from benchmarks.quality.published import OBJECTS, TEXTURES
 from benchmarks.quality.splits import GroupOf, Split, given, read_groups
 from fre_runtime.errors import DataError
 
-TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-OBJECTS = (
-    "bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush",
-    "transistor", "zipper",
-)  # fmt: skip
 CELLS = "elpv_mono"
 
 

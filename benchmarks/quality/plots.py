@@ -1,6 +1,7 @@
 """Pictures of the sweeps, as SVG that stays the same for the same figures."""
 
 from collections import defaultdict
+from math import ceil, floor
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -11,6 +12,8 @@ METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": 
 COLOURS = ("#0b6e99", "#c2571a", "#3d7d3a", "#7b4f9d", "#8a6d1d", "#555555")
 HEIGHT = 0.34
 """Inches for each choice."""
+STEP = 0.05
+"""Axes begin and end at multiples of this: a difference of 0.001 must not fill a picture."""
 
 
 def draw(report: Row, folder: Path) -> list[Path]:
@@ -50,6 +53,7 @@ def variance(rows: list[Row], default: Row) -> Any:
         for axes, xs in ((left, values), (right, ks)):
             axes.plot(xs, means, marker="o", markersize=4, color=colour, label=data)
             axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
+    left.set_ylim(limits([row["image_auroc"] for row in rows]))
     left.axvline(float(default["variance"]), color="grey", linewidth=0.8, linestyle=":")
     left.set(xlabel="fraction of the variance that is kept", ylabel=METRICS["image_auroc"])
     right.set(xlabel="components k, of all layers together", xscale="log")
@@ -92,6 +96,7 @@ def choices(name: str, rows: list[Row], default: Row) -> Any:
                     found["mean"], y + offset, "o", color=colour, markersize=5,
                     label=data if y == 0 else None,
                 )  # fmt: skip
+        axes.set_xlim(limits([row[metric] for row in rows if row[metric] is not None]))
         axes.set(xlabel=METRICS[metric], yticks=range(len(labels)), yticklabels=labels)
         axes.grid(alpha=0.3, linewidth=0.5)
     for tick in panels[0].get_yticklabels():
@@ -102,3 +107,8 @@ def choices(name: str, rows: list[Row], default: Row) -> Any:
         frameon=False, fontsize="small",
     )  # fmt: skip
     return figure
+
+
+def limits(values: list[float]) -> tuple[float, float]:
+    """Ends of an axis, a little beyond the multiples of `STEP` around ``values``."""
+    return floor(min(values) / STEP) * STEP - STEP / 10, ceil(max(values) / STEP) * STEP + STEP / 10

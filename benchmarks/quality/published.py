@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FILE = Path(__file__).with_name("published.json")
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+OBJECTS = (
+    "bottle", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw", "toothbrush",
+    "transistor", "zipper",
+)  # fmt: skip
+"""Categories of MVTec AD, in the order of the published tables."""
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
 

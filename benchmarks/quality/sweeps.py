@@ -20,7 +20,7 @@ from benchmarks.quality.summary import Row
 from fre_edge import Fit, FitOptions, options
 from fre_edge.backbones import backbone_spec
 from fre_edge.calibrate import conformal_quantile
-from fre_edge.grouping import automatic_groups
+from fre_edge.grouping import CUT, automatic_groups
 from fre_runtime.files import labelled_images
 from fre_runtime.image import read_image, read_mask
 from fre_runtime.metrics import PixelMetrics, auroc, average_precision, f1_max
@@ -61,11 +61,11 @@ class Point:
 
 def points(*, quick: bool = False) -> dict[str, list[Point]]:
     """All points by sweep; those of ``method`` are what `FitOptions` offers."""
-    layers = dict.fromkeys((*LAYERS, default_layers()))
+    layers = dict.fromkeys((default_layers(), *LAYERS))
     swept = {
         "variance": ("variance", VARIANCES[::4] if quick else VARIANCES),
         "score": ("score", options.SCORES),
-        "layers": ("layers", list(layers)[-3:] if quick else layers),
+        "layers": ("layers", list(layers)[::5] if quick else layers),
         "pool": ("pool", POOLS[1:] if quick else POOLS),
         "backbone": ("backbone", BACKBONES[:2] if quick else BACKBONES),
         "method": ("method", getattr(options, "METHODS", ())),
@@ -149,16 +149,16 @@ class Bench:
             self._template(point.options)
             self._features(point.options)
 
-    def fitted(self, wanted: FitOptions, split: Split, cut: float | str | None = "auto") -> Fit:
+    def fitted(self, wanted: FitOptions, split: Split, cut: float = CUT) -> Fit:
         """Fit ``wanted`` to the training photos of ``split``, scenes found at ``cut``."""
         base, features = self._template(wanted), self._features(wanted)
         known = set(features.photos)
         photos = [path for path in split.train if path in known]
         rows = features.rows(base.backbone.layers, photos)
-        if cut is None:
+        if wanted.groups == "none":
             groups = np.arange(len(photos))
         else:
-            groups = automatic_groups(_gram(rows[0]), *(() if cut == "auto" else (cut,)))
+            groups = automatic_groups(_gram(rows[0]), cut)
         asked = replace(wanted, layers=base.backbone.layers)
         return replace(base, options=asked, photos=photos, groups=groups).refit(rows)
 
@@ -242,7 +242,9 @@ def cut_rows(bench: Bench) -> Iterator[Row]:
     """What grouping the training photos at each cut does to the thresholds, for each rate."""
     split = bench.category.split
     for cut in CUTS:
-        fitted = bench.fitted(DEFAULT, split, cut)
+        alone = cut is None
+        wanted = replace(DEFAULT, groups="none") if alone else DEFAULT
+        fitted = bench.fitted(wanted, split, CUT if alone else cut)
         photos, scores, _ = bench.scored(fitted, split)
         labels = np.array([photo.is_defective for photo in photos])
         for rate in RATES:
