@@ -134,7 +134,7 @@ def test_categories_come_in_the_order_of_the_published_tables(tmp_path):
             mvtec_categories(wrong)
 
 
-def test_a_category_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+def test_a_category_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, row):
     for name in ("carpet", "grid"):
         (tmp_path / name / "train" / "good").mkdir(parents=True)
         (tmp_path / name / "test").mkdir()
@@ -150,13 +150,6 @@ def test_a_category_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypat
     assert [found["data"] for found in report["results"]] == ["grid"]
 
 
-def row(data, seed, area, by_kind=None, **more):
-    figures = dict.fromkeys(summary.METRICS, None) | {"image_auroc": area}
-    about = {"data": data, "seed": seed, "engine": "openvino", "variant": "fp32"}
-    differ = {"raw_score": 1e-6, "labels": 0}
-    return {**about, **figures, "by_kind": by_kind or {}, "engines_differ": differ, **more}
-
-
 def test_spread_leaves_out_what_is_missing():
     assert summary.spread([None, None]) is None
     assert summary.spread([0.5]) == {"mean": 0.5, "std": 0.0, "min": 0.5, "max": 0.5, "n": 1}
@@ -164,7 +157,7 @@ def test_spread_leaves_out_what_is_missing():
     assert found == pytest.approx({"mean": 0.9, "std": 0.1, "min": 0.8, "max": 1.0, "n": 3})
 
 
-def test_draws_are_summed_up_by_data_set_and_kind():
+def test_draws_are_summed_up_by_data_set_and_kind(row):
     kinds = [{"dent": {"image_auroc": a, "n": 4}} for a in (0.7, 0.9)]
     kinds[0]["dent"]["aupro"] = 0.5
     rows = [row("a", seed, area, kinds[seed]) for seed, area in enumerate((0.8, 0.9))]
