@@ -16,6 +16,7 @@ import fre_edge
 import fre_runtime
 from fre_edge import Fit, FitOptions, fit
 from fre_edge.extraction import extract, trunk_for
+from fre_edge.grouping import Groups
 from fre_edge.images import PhotoReader
 
 FEW = 8
@@ -95,3 +96,21 @@ class Store:
 def template(options: FitOptions, photos: Sequence[Path]) -> Fit:
     """A fit of a few photos, for its extractor, shapes and defaults; `refit` gives real ones."""
     return fit(photos[:FEW], replace(options, groups="none"))
+
+
+def refitted(
+    base: Fit, options: FitOptions, photos: Sequence[Path], rows: list[np.ndarray], groups: Groups
+) -> Fit:
+    """What `fit` makes of ``photos``, whose features and scenes are known.
+
+    Parameters
+    ----------
+    base
+        A `template` with the layers of ``options``.
+    rows
+        float32 (N, D) of each layer.
+    groups
+        Scene of each photo, (N,).
+    """
+    asked = replace(options, layers=base.backbone.layers)
+    return replace(base, options=asked, photos=list(photos), groups=groups).refit(rows)

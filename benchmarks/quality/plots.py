@@ -77,7 +77,7 @@ def choices(name: str, rows: list[Row], default: Row) -> Any:
 
     labels = list(dict.fromkeys(row["label"] for row in rows))[::-1]
     names = list(dict.fromkeys(row["data"] for row in rows))
-    metrics = [m for m in METRICS if any(row[m] is not None for row in rows)]
+    metrics = [m for m in METRICS if matters(m, rows)]
     figure = Figure(figsize=(9, 1.2 + HEIGHT * len(labels)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
@@ -98,6 +98,7 @@ def choices(name: str, rows: list[Row], default: Row) -> Any:
                 )  # fmt: skip
         axes.set_xlim(limits([row[metric] for row in rows if row[metric] is not None]))
         axes.set(xlabel=METRICS[metric], yticks=range(len(labels)), yticklabels=labels)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(alpha=0.3, linewidth=0.5)
     for tick in panels[0].get_yticklabels():
         if tick.get_text() == default.get("layers" if name == "layers" else name):
@@ -107,6 +108,15 @@ def choices(name: str, rows: list[Row], default: Row) -> Any:
         frameon=False, fontsize="small",
     )  # fmt: skip
     return figure
+
+
+def matters(metric: str, rows: list[Row]) -> bool:
+    """Whether the choice changes the metric: how the map is pooled leaves pixels as they are."""
+    found = defaultdict(set)
+    for row in rows:
+        if row[metric] is not None:
+            found[row["data"], row["seed"]].add(row[metric])
+    return metric == "image_auroc" or any(len(values) > 1 for values in found.values())
 
 
 def limits(values: list[float]) -> tuple[float, float]:

@@ -276,8 +276,7 @@ def sweeps_table(results: Path) -> str:
             rows.append([sweep, f"**{label}**" if default else label, *areas, *overlaps, ks])
     note = (
         "Image AUROC unless said; the default is bold, k is that of all layers together, of "
-        f"{' / '.join(names)}. `variance` over {report['seeds']} draws of each split, the others "
-        "on the given one."
+        f"{' / '.join(names)}. Where a spread is given: over {report['seeds']} draws of the split."
     )
     return f"{markdown(head, rows)}\n\n{note}"
 
