@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from fre_runtime.commands.common import positive_int, run_command, write_json
 from fre_runtime.environment import environment
 from fre_runtime.errors import DataError, UsageError
+from fre_runtime.harness.plot import require_matplotlib
 
 if TYPE_CHECKING:
     from benchmarks.quality.summary import Row
@@ -110,6 +111,7 @@ def run_sweeps(args: argparse.Namespace) -> None:
         raise UsageError(
             f"sweep {min(unknown)!r} does not exist; choose {', '.join(sweeps.SWEEPS)}"
         )
+    require_matplotlib()
     seeds = 1 if args.quick else args.seeds
     store = Store(args.cache, args.cache_gib << 30)
     with data.categories(args.categories, args.grouped) as categories:
@@ -127,6 +129,7 @@ def run_mvtec(args: argparse.Namespace) -> None:
 def run_plots(args: argparse.Namespace) -> None:
     from benchmarks.quality import plots
 
+    require_matplotlib()
     path = args.results / "quality-sweeps.json"
     try:
         report = json.loads(path.read_text())

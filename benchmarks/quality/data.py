@@ -45,16 +45,15 @@ class Category:
 @contextmanager
 def categories(paths: list[str], grouped: list[tuple[str, str]]) -> Iterator[list[Category]]:
     """Categories as given on the command line, and the solar cells as long as this is open."""
+    read = [Category.read(path) for path in paths]
+    read += [Category.read(path, groups) for path, groups in grouped]
+    names = [CELLS, *(category.name for category in read)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"{min(twice)}: is the name of two categories; write NAME=FOLDER")
     with TemporaryDirectory() as root:
         cells = Path(root) / CELLS
         elpv.lay_out(cells)
-        read = [Category.read(path) for path in paths]
-        read += [Category.read(path, groups) for path, groups in grouped]
-        read.append(Category.read(str(cells)))
-        names = [category.name for category in read]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise DataError(f"{min(twice)}: is the name of two categories; write NAME=FOLDER")
-        yield read
+        yield [*read, Category.read(str(cells))]
 
 
 def mvtec_categories(root: Path) -> tuple[dict[str, Path], list[str]]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.quality import features, published, shipped, summary, sweeps
+from benchmarks.quality import __main__ as command
+from benchmarks.quality import features, plots, published, shipped, summary, sweeps
 from benchmarks.quality.data import Category, mvtec_categories
 from benchmarks.quality.splits import (
     Split,
@@ -18,6 +19,7 @@ from benchmarks.quality.splits import (
 )
 from fre_edge import FitOptions
 from fre_runtime import Detector
+from fre_runtime.commands.common import run_command
 from fre_runtime.errors import DataError
 from fre_runtime.evaluation import evaluate
 from fre_runtime.files import labelled_images
@@ -281,3 +283,49 @@ def test_points_change_one_option_and_follow_what_the_fit_offers(monkeypatch):
     assert "method" not in sweeps.points() or hasattr(FitOptions(), "method")
     quick = sweeps.points(quick=True)
     assert all(len(quick[name]) <= len(some) for name, some in sweeps.points().items())
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["rows", "nowhere"], 1, "nowhere: has no train/good and test/good"),
+        (["rows", "elpv_mono=CATEGORY"], 1, "elpv_mono: is the name of two categories"),
+        (["rows", "--grouped", "CATEGORY", "no.csv"], 1, "no.csv: cannot be read as CSV"),
+        (["mvtec", "nowhere"], 1, "nowhere: holds no category"),
+        (["sweeps", "--only", "variance,colour"], 2, "sweep 'colour' does not exist; choose"),
+        (["plots", "--results", "nowhere"], 1, "quality-sweeps.json: cannot be read"),
+    ],
+)
+def test_misuse_is_one_clear_line(argv, code, said, category, capsys):
+    filled = [part.replace("CATEGORY", str(category)) for part in argv]
+    assert run_command(command, filled) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_pictures_are_the_same_for_the_same_figures(tmp_path):
+    def point(sweep, label, seed, area, aupro):
+        figures = {"image_auroc": area, "pixel_auroc": None, "aupro": aupro, "k": [3, 4]}
+        return {"sweep": sweep, "label": label, "data": "parts", "seed": seed, **figures}
+
+    rows = [
+        point("variance", value, seed, 0.9 + seed / 100, None)
+        for value in ("0.5", "0.9")
+        for seed in (0, 1)
+    ]
+    rows += [point("score", score, 0, 0.9, 0.5) for score in ("p3", "sum")]
+    report = {"results": rows, "default": {"variance": "0.9", "score": "p3"}}
+    first = [path.read_bytes() for path in plots.draw(report, tmp_path / "a")]
+    second = plots.draw(report, tmp_path / "b")
+    assert [path.name for path in second] == ["quality-variance.svg", "quality-score.svg"]
+    assert first == [path.read_bytes() for path in second]
+    score = second[1].read_text()
+    assert "image AUROC" in score
+    assert "AUPRO" not in score  # the same for both choices: no panel
+
+
+def test_axes_do_not_blow_up_small_differences():
+    low, high = plots.limits([0.9651, 0.9653])
+    assert low < 0.95
+    assert high > 1
