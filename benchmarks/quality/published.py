@@ -54,11 +54,12 @@ def published(data: str, metric: str = "image_auroc", file: Path = FILE) -> list
 def sources(rows: Iterable[Published], file: Path = FILE) -> list[str]:
     """The sources of ``rows`` as lines of text, each once."""
     known = json.loads(file.read_text(encoding="utf-8"))["sources"]
-    lines = {}
+    lines: dict[str, list[str]] = {}
     for row in rows:
         source = known[row.source]
         said = f"{source['citation']} ({source['url']}; measured by: {source['by']})"
-        lines.setdefault(said, []).append(row.title)
+        title = f"{row.title} [{row.note}]" if row.note else row.title
+        lines.setdefault(said, []).append(title)
     return [f"{', '.join(dict.fromkeys(titles))}: {said}" for said, titles in lines.items()]
 
 

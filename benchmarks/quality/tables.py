@@ -76,6 +76,11 @@ def described(report: Row) -> dict[str, str]:
     return titles
 
 
+def draws(report: Row) -> str:
+    """How many draws of each split there are."""
+    return "1 draw" if report["seeds"] == 1 else f"{report['seeds']} draws"
+
+
 def chosen(rows: Sequence[Row], **wanted: object) -> list[Row]:
     """Rows with these values."""
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
@@ -85,7 +90,6 @@ def headline_table(results: Path) -> str:
     """Short: the given split, and the mean over all draws; then what leaks."""
     report = load(results, "quality.json")
     metrics = ("pixel_auroc", "aupro", "false_reject_rate", "detection_rate")
-    draws = f"mean of {report['seeds']} draws (least-largest)"
     rows = []
     for row in chosen(report["summary"], engine="openvino", variant="fp32"):
         [given] = chosen(
@@ -100,7 +104,8 @@ def headline_table(results: Path) -> str:
                 *(figure(m, row[m]["mean"] if row[m] else None) for m in metrics),
             ]
         )
-    head = ["data", "image AUROC, given split", draws, *(TITLES[m] for m in metrics)]
+    over = f"mean of {draws(report)} (least-largest)"
+    head = ["data", "image AUROC, given split", over, *(TITLES[m] for m in metrics)]
     return "\n\n".join([markdown(head, rows), *leak_text(report)])
 
 
@@ -119,8 +124,8 @@ def leak_text(report: Row) -> list[str]:
             f"{leak['test_good']} good test photos ({share:.0%}) show a part of which another "
             f"photo is in training. With every part on one side (`{leak['honest']}`, the same "
             f"photos) the same fit falls from {easy:.4f} to {honest:.4f}, by "
-            f"{easy - honest:.4f}, each the mean of {report['seeds']} draws: the second is the "
-            "honest figure, and published figures by the first are no better."
+            f"{easy - honest:.4f} (mean of {draws(report)}). The second is the honest figure; "
+            "published figures by such a split flatter in the same way."
         )
     return paragraphs
 
@@ -141,7 +146,7 @@ def rows_table(results: Path) -> str:
         for row in chosen(report["summary"], engine="openvino", variant="fp32")
     ]
     engines = (
-        f"Over {report['seeds']} draws of each split: mean ± standard deviation (least-largest). "
+        f"Over {draws(report)} of each split: mean ± standard deviation (least-largest). "
         "These are OpenVINO's figures; ONNX Runtime's differ by at most "
         f"{engines_differ(report['results']):.0e}."
     )
@@ -172,6 +177,8 @@ def kinds_table(results: Path) -> str:
         for row in chosen(report["summary"], engine="openvino", variant="fp32")
         for kind, found in row["by_kind"].items()
     ]
+    if not rows:
+        return "Not measured yet."
     return markdown(["data", "defect", "photos", *(TITLES[m] for m in metrics)], rows)
 
 
@@ -284,7 +291,7 @@ def sweeps_table(results: Path) -> str:
             rows.append([sweep, f"**{label}**" if default else label, *areas, *overlaps, ks])
     note = (
         "Image AUROC unless said; the default is bold, k is that of all layers together, of "
-        f"{' / '.join(names)}. Where a spread is given: over {report['seeds']} draws of the split."
+        f"{' / '.join(names)}. Where a spread is given: over {draws(report)} of the split."
     )
     return f"{markdown(head, rows)}\n\n{note}"
 
