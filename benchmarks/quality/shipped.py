@@ -32,7 +32,7 @@ def command(name: str, *arguments: str | Path) -> None:
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise CommandError(f"{name} {arguments[0]}: {said}")
+        raise CommandError(f"{name} {arguments[0]}: {said.removeprefix('error: ')}")
 
 
 def evaluated(model: Path, folder: Path, *which: str) -> Row:

@@ -207,10 +207,11 @@ def mvtec_table(results: Path) -> str:
     if ours:
         values = {m: {row["data"]: row[m] for row in ours} for m in TITLES}
         blocks.append(_by_category({TITLES[m]: values[m] for m in TITLES}, list(TITLES)))
-    for name in report["missing"]:
-        blocks.append(f"`{name}` was not there; the means are over the others.")
+    if report["missing"]:
+        names = ", ".join(f"`{name}`" for name in report["missing"])
+        blocks.append(f"Not there: {names}. Our means are over the others.")
     for name, why in report["failed"].items():
-        blocks.append(f"`{name}` failed: {why}")
+        blocks.append(f"Failed and left out: `{name}` ({why}).")
     cited: list[Published] = []
     for metric in ("image_auroc", "pixel_auroc", "aupro"):
         others = published("mvtec", metric)

@@ -86,8 +86,8 @@ def test_mvtec_is_in_the_order_of_the_published_tables_with_means(row, tmp_path)
         ["| *objects*", "0.700"],
         ["| **mean**", "0.700"],
     ]
-    assert "`tile` was not there" in text
-    assert "`pill` failed: holds no file" in text
+    assert "Not there: `tile`." in text
+    assert "Failed and left out: `pill` (holds no file)." in text
     head = next(line for line in text.splitlines() if line.startswith("| category | ours |"))
     for other in published.published("mvtec"):
         assert other.title in head
