@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 EXTRAS := train,dev
 
-.PHONY: install demo test lint fix bench wheel clean
+.PHONY: install demo test lint fix quality bench wheel clean
 
 install: $(STAMP)
 
@@ -30,10 +30,15 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# CATEGORIES: further data sets in MVTec layout, besides the solar cells.
-bench: demo
-	$(BIN)/python benchmarks/quality.py $(CATEGORIES)
-	$(BIN)/python benchmarks/defaults.py $(CATEGORIES)
+# CATEGORIES: further data sets in MVTec layout, besides the solar cells. GROUPED: the same, with
+# their groups, as "--grouped CATEGORY GROUPS.csv". MVTEC: a folder of categories.
+quality: $(STAMP)
+	$(BIN)/python -m benchmarks.quality rows $(CATEGORIES) $(GROUPED)
+	$(BIN)/python -m benchmarks.quality sweeps $(CATEGORIES) $(GROUPED)
+	$(if $(MVTEC),$(BIN)/python -m benchmarks.quality mvtec $(MVTEC))
+	$(BIN)/python -m benchmarks.tables
+
+bench: demo quality
 	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/fitting.py build/demo/data
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
@@ -41,7 +46,7 @@ bench: demo
 		--json benchmarks/results/bench-latency.json
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data --scenario throughput \
 		--json benchmarks/results/bench-throughput.json
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python -m benchmarks.tables
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --outdir dist

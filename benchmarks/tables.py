@@ -1,6 +1,6 @@
 """The tables of README.md and benchmarks/README.md, from the committed JSONs.
 
-    python benchmarks/tables.py [--check]
+    python -m benchmarks.tables [--check]
 
 Rewrites what stands between the markers; with --check it only compares, and exits 1 where a
 document says something else than benchmarks/results.
@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 from statistics import median
+
+from benchmarks.quality import tables as quality
 
 ROOT = Path(__file__).parent.parent
 ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
@@ -67,7 +69,7 @@ def variants_table(results: Path) -> str:
     rows = [
         row
         for row in load(results, "quality.json")["results"]
-        if row["engine"] == "openvino" and row["groups"] == "auto" and "variant" in row
+        if row["engine"] == "openvino" and row["seed"] == 0
     ]
     names = list(dict.fromkeys(row["data"] for row in rows))
     times = {
@@ -195,7 +197,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     documents = {
         args.readme: {"speed": table, "variants": variants_table},
-        args.benchmarks: {"limits": limits_table, "fitting": fitting_table, "peers": peers_table},
+        args.benchmarks: {
+            "quality": quality.rows_table,
+            "leaks": quality.leaks_text,
+            "kinds": quality.kinds_table,
+            "published": quality.published_table,
+            "mvtec": quality.mvtec_table,
+            "left-out": quality.left_out_text,
+            "sweeps": quality.sweeps_table,
+            "cuts": quality.cuts_table,
+            "limits": limits_table,
+            "fitting": fitting_table,
+            "peers": peers_table,
+        },
     }
     for path, blocks in documents.items():
         old = new = path.read_text(encoding="utf-8")
@@ -206,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
                 inner = f"Not measured yet: `{Path(error.filename).name}` is missing."
             new = replaced(new, block, inner, path.name)
         if args.check and new != old:
-            print(f"error: a table of {path} differs; run benchmarks/tables.py")
+            print(f"error: a table of {path} differs; run python -m benchmarks.tables")
             return 1
         if not args.check:
             path.write_text(new, encoding="utf-8")

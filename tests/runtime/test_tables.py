@@ -10,9 +10,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def table(*argv):
-    script = ROOT / "benchmarks" / "tables.py"
-    command = [sys.executable, script, *argv]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.tables", *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @pytest.fixture

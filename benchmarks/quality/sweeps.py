@@ -1,0 +1,297 @@
+"""One choice changed at a time, everything else at its default: what each is worth.
+
+The photos go through a backbone once (see `features`); fit, fusion, calibration and scores are
+those of `fre_edge`, and the figures those of fre-eval.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from benchmarks.quality.data import Category
+from benchmarks.quality.features import Features, Store, refitted, template
+from benchmarks.quality.splits import Split, draw
+from benchmarks.quality.summary import Row
+from fre_edge import Fit, FitOptions, options
+from fre_edge.backbones import backbone_spec
+from fre_edge.calibrate import conformal_quantile
+from fre_edge.grouping import CUT, automatic_groups
+from fre_runtime.files import labelled_images
+from fre_runtime.image import read_image, read_mask
+from fre_runtime.metrics import PixelMetrics, auroc, average_precision, f1_max
+from fre_runtime.ordered import ordered_map
+from fre_runtime.progress import track
+from fre_runtime.result import Result
+from fre_runtime.threads import default_threads
+
+DEFAULT = FitOptions(fpr=0.05)
+VARIANCES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.95, 0.97, 0.99)
+POOLS = (1, 2, 4)
+BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Those whose weights are packages."""
+TAPS = ("blocks.2", "blocks.3", "blocks.4", "blocks.5.2", "blocks.5")
+LAYERS = (
+    *((tap,) for tap in TAPS),
+    ("blocks.3", "blocks.4"), ("blocks.3", "blocks.5.2"), ("blocks.4", "blocks.5.2"),
+    ("blocks.2", "blocks.3", "blocks.4"), ("blocks.3", "blocks.4", "blocks.5.2"),
+)  # fmt: skip
+AFTER_FEATURES = ("method", "variance", "components", "score", "groups", "fpr")
+SLOW = ("method",)
+"""Sweeps on the given split alone: autoencoders take minutes."""
+CUTS = (None, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
+RATES = (0.01, 0.05)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to fit: the defaults but for ``changes``."""
+
+    sweep: str
+    label: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> FitOptions:
+        """What to fit."""
+        return replace(DEFAULT, **self.changes)
+
+
+def points(*, quick: bool = False) -> dict[str, list[Point]]:
+    """All points by sweep; those of ``method`` are what `FitOptions` offers."""
+    layers = dict.fromkeys((default_layers(), *LAYERS))
+    swept = {
+        "variance": ("variance", VARIANCES[::4] if quick else VARIANCES),
+        "score": ("score", options.SCORES),
+        "layers": ("layers", list(layers)[::5] if quick else layers),
+        "pool": ("pool", POOLS[1:] if quick else POOLS),
+        "backbone": ("backbone", BACKBONES[:2] if quick else BACKBONES),
+        "method": ("method", [m for m in getattr(options, "METHODS", ()) if m != "auto"]),
+    }
+    return {
+        name: [Point(name, _label(value), {key: value}) for value in values]
+        for name, (key, values) in swept.items()
+        if values
+    }
+
+
+def default_layers() -> tuple[str, ...]:
+    """The taps of the default backbone."""
+    return DEFAULT.layers or backbone_spec(DEFAULT.backbone).layers
+
+
+def _label(value: object) -> str:
+    return " + ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def extraction(wanted: FitOptions) -> FitOptions:
+    """``wanted`` without what only matters after the features: equal ones share them."""
+    spec = backbone_spec(wanted.backbone)
+    later = {name: getattr(DEFAULT, name) for name in AFTER_FEATURES if hasattr(DEFAULT, name)}
+    return replace(
+        wanted,
+        layers=wanted.layers or spec.layers,
+        pool=wanted.pool or spec.pool,
+        **later,
+    )
+
+
+@dataclass(frozen=True)
+class TestPhoto:
+    """What fre-eval knows of a photo, read once."""
+
+    is_defective: bool
+    size: tuple[int, int]
+    mask: np.ndarray | None
+    """Pixels of the defect, bool (H, W); None where nobody marked them."""
+
+
+@dataclass
+class Bench:
+    """One category, ready for any point of any sweep."""
+
+    category: Category
+    store: Store
+    _templates: dict[FitOptions, Fit] = field(default_factory=dict, repr=False)
+    _extracted: dict[FitOptions, Features] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Read sizes and masks."""
+        folder, split = self.category.folder, self.category.split
+        self.photos = {path: TestPhoto(False, _size(path), None) for path in split.good}
+        for image in labelled_images(folder):
+            if image.is_defective:
+                mask = None if image.mask is None else read_mask(image.mask)
+                self.photos[image.path] = TestPhoto(True, _size(image.path), mask)
+        self.defective = [path for path, photo in self.photos.items() if photo.is_defective]
+
+    def _template(self, wanted: FitOptions) -> Fit:
+        """A fit that extracts what ``wanted`` asks for."""
+        key = extraction(wanted)
+        if key not in self._templates:
+            self._templates[key] = template(key, self.category.split.good)
+        return self._templates[key]
+
+    def _features(self, wanted: FitOptions) -> Features:
+        """Features that hold the layers of ``wanted``: one pass serves most sweeps."""
+        key = extraction(wanted)
+        if key == replace(extraction(DEFAULT), layers=key.layers):
+            key = replace(key, layers=tuple(dict.fromkeys((*TAPS, *default_layers()))))
+        if key not in self._extracted:
+            self._extracted[key] = self.store.get(self._template(key), list(self.photos))
+        return self._extracted[key]
+
+    def prepare(self, wanted: Sequence[Point]) -> None:
+        """Build backbones and extract: torch's tracing of a backbone bears no other thread."""
+        for point in wanted:
+            self._template(point.options)
+            self._features(point.options)
+
+    def fitted(self, wanted: FitOptions, split: Split, cut: float = CUT) -> Fit:
+        """Fit ``wanted`` to the training photos of ``split``, scenes found at ``cut``."""
+        base, features = self._template(wanted), self._features(wanted)
+        known = set(features.photos)
+        photos = [path for path in split.train if path in known]
+        rows = features.rows(base.backbone.layers, photos)
+        if wanted.groups == "none":
+            groups = np.arange(len(photos))
+        else:
+            groups = automatic_groups(_gram(rows[0]), cut)
+        return refitted(base, wanted, photos, rows, groups)
+
+    def scored(self, fitted: Fit, split: Split) -> tuple[list[TestPhoto], np.ndarray, np.ndarray]:
+        """Test photos, their raw scores (N,) and their calibrated maps (N, h, w)."""
+        features = self._features(fitted.options)
+        known = set(features.photos)
+        paths = [path for path in (*split.test, *self.defective) if path in known]
+        head = fitted.head()
+        with torch.inference_mode():
+            taps = [
+                torch.from_numpy(rows).reshape(-1, *shape)
+                for rows, shape in zip(
+                    features.rows(fitted.backbone.layers, paths), fitted.shapes, strict=True
+                )
+            ]
+            raw, maps = head.raw(taps)[0], head(taps).anomaly_map
+        scores = raw.numpy().astype(np.float64)
+        return [self.photos[path] for path in paths], scores, maps[:, 0].numpy()
+
+
+def _size(path: Path) -> tuple[int, int]:
+    height, width = read_image(path).shape[:2]
+    return height, width
+
+
+def _gram(rows: np.ndarray) -> np.ndarray:
+    centred = rows - rows.mean(0, dtype=np.float64)
+    return np.asarray(centred @ centred.T)
+
+
+def figures(photos: Sequence[TestPhoto], scores: np.ndarray, maps: np.ndarray) -> Row:
+    """The figures of fre-eval."""
+    labels = np.array([photo.is_defective for photo in photos])
+    found: Row = {
+        "image_auroc": auroc(scores, labels),
+        "image_ap": average_precision(scores, labels),
+        "image_f1_max": f1_max(scores, labels),
+        "pixel_auroc": None,
+        "aupro": None,
+    }
+    if any(photo.mask is not None for photo in photos):
+        pixels = PixelMetrics()
+        for photo, native in zip(photos, maps, strict=True):
+            if photo.is_defective and (photo.mask is None or not photo.mask.any()):
+                continue
+            lifted = Result(0.0, 0.0, "good", photo.size, native).anomaly_map
+            mask = np.zeros(photo.size, bool) if photo.mask is None else photo.mask
+            pixels.add(lifted / (np.float32(1) - lifted), mask)
+        found |= {"pixel_auroc": pixels.auroc(), "aupro": pixels.aupro()}
+    return found
+
+
+def swept(bench: Bench, wanted: Sequence[tuple[Point, int]]) -> Iterator[Row]:
+    """One row for each point and draw."""
+
+    def measured(one: tuple[Point, int]) -> Row:
+        point, seed = one
+        split = draw(bench.category.split, seed, bench.category.group_of)
+        fitted = bench.fitted(point.options, split)
+        subspaces = fitted.subspaces
+        return {
+            "sweep": point.sweep,
+            "label": point.label,
+            "data": bench.category.name,
+            "seed": seed,
+            "k": [len(subspace.components) for subspace in subspaces],
+            "captured": [subspace.captured for subspace in subspaces],
+            "mib": sum(subspace.components.size for subspace in subspaces) / 2**20,
+            **figures(*bench.scored(fitted, split)),
+        }
+
+    bench.prepare([point for point, _ in wanted])
+    workers = default_threads()
+    # A fit is many small products: threads of BLAS would mostly wait for each other.
+    with threadpool_limits(1):
+        yield from ordered_map(measured, wanted, workers, workers, lambda: torch.set_num_threads(1))
+
+
+def cut_rows(bench: Bench) -> Iterator[Row]:
+    """What grouping the training photos at each cut does to the thresholds, for each rate."""
+    split = bench.category.split
+    for cut in CUTS:
+        alone = cut is None
+        wanted = replace(DEFAULT, groups="none") if alone else DEFAULT
+        fitted = bench.fitted(wanted, split, CUT if alone else cut)
+        photos, scores, _ = bench.scored(fitted, split)
+        labels = np.array([photo.is_defective for photo in photos])
+        for rate in RATES:
+            tau = conformal_quantile(fitted.held_out_scores, fitted.groups, rate).value
+            yield {
+                "data": bench.category.name,
+                "cut": cut,
+                "scenes": fitted.scenes,
+                "photos": len(fitted.photos),
+                "fpr": rate,
+                "false_reject_rate": float((scores > tau)[~labels].mean()),
+                "detection_rate": float((scores > tau)[labels].mean()),
+            }
+
+
+def measure(
+    categories: list[Category], names: Sequence[str], seeds: int, store: Store, *, quick: bool
+) -> Row:
+    """The sweeps in ``names`` on all categories."""
+    chosen = {name: some for name, some in points(quick=quick).items() if name in names}
+    wanted = [
+        (point, seed)
+        for name, some in chosen.items()
+        for point in some
+        for seed in range(1 if name in SLOW else seeds)
+    ]
+    rows: list[Row] = []
+    cuts: list[Row] = []
+    for category in categories:
+        bench = Bench(category, store)
+        rows += track(swept(bench, wanted), len(wanted), f"sweeps on {category.name}")
+        if "cut" in names:
+            cuts += cut_rows(bench)
+    return {
+        "seeds": seeds,
+        "default": {
+            "backbone": DEFAULT.backbone,
+            "layers": _label(default_layers()),
+            "pool": str(DEFAULT.pool or backbone_spec(DEFAULT.backbone).pool),
+            "variance": str(DEFAULT.variance),
+            "score": DEFAULT.score,
+            "method": str(getattr(DEFAULT, "method", "pca")),
+        },
+        "results": rows,
+        "cuts": cuts,
+    }
+
+
+SWEEPS = (*points(), "cut")

@@ -1,0 +1,316 @@
+"""The quality tables of README.md and benchmarks/README.md, as Markdown."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.quality.published import (
+    OBJECTS,
+    TEXTURES,
+    Published,
+    left_out,
+    published,
+    sources,
+)
+from benchmarks.quality.summary import spread
+
+Row = dict[str, Any]
+TITLES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "AP",
+    "image_f1_max": "F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO (30%)",
+    "false_reject_rate": "false rejects",
+    "detection_rate": "detected",
+}
+RATES = ("false_reject_rate", "detection_rate")
+RUN_MVTEC = "`python -m benchmarks.quality mvtec ROOT`"
+
+
+def load(results: Path, name: str) -> Row:
+    """One of the JSONs."""
+    report: Row = json.loads((results / name).read_text(encoding="utf-8"))
+    return report
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def figure(metric: str, value: float | None) -> str:
+    """One figure: rates in percent, areas to 4 (image) or 3 digits."""
+    if value is None:
+        return "-"
+    if metric in RATES:
+        return f"{value:.1%}"
+    return f"{value:.4f}" if metric.startswith("image") else f"{value:.3f}"
+
+
+def over_draws(metric: str, found: Row | None) -> str:
+    """Mean and standard deviation, and the range."""
+    if found is None:
+        return "-"
+    if found["n"] == 1:
+        return figure(metric, found["mean"])
+    scale, digits = (100, 1) if metric in RATES else (1, 4 if metric == "image_auroc" else 3)
+    centre, std, low, high = (
+        f"{scale * found[key]:.{digits}f}" for key in ("mean", "std", "min", "max")
+    )
+    unit = "%" if metric in RATES else ""
+    return f"{centre} ± {std}{unit} ({low}-{high})"
+
+
+def described(report: Row) -> dict[str, str]:
+    """Each data set, with how its split is drawn."""
+    titles = {}
+    for one in report["data"]:
+        how = "drawn at random"
+        if one["groups"] is not None:
+            how = f"{one['groups']} groups drawn whole"
+        titles[one["data"]] = f"`{one['data']}`, {how}"
+    return titles
+
+
+def draws(report: Row) -> str:
+    """How many draws of each split there are."""
+    return "1 draw" if report["seeds"] == 1 else f"{report['seeds']} draws"
+
+
+def chosen(rows: Sequence[Row], **wanted: object) -> list[Row]:
+    """Rows with these values."""
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def headline_table(results: Path) -> str:
+    """Short: the given split, and the mean over all draws; then what leaks."""
+    report = load(results, "quality.json")
+    metrics = ("pixel_auroc", "aupro", "false_reject_rate", "detection_rate")
+    rows = []
+    for row in chosen(report["summary"], engine="openvino", variant="fp32"):
+        [given] = chosen(
+            report["results"], data=row["data"], engine="openvino", variant="fp32", seed=0
+        )
+        area = row["image_auroc"]
+        rows.append(
+            [
+                described(report)[row["data"]],
+                figure("image_auroc", given["image_auroc"]),
+                f"{area['mean']:.4f} ({area['min']:.4f}-{area['max']:.4f})",
+                *(figure(m, row[m]["mean"] if row[m] else None) for m in metrics),
+            ]
+        )
+    over = f"mean of {draws(report)} (least-largest)"
+    head = ["data", "image AUROC, given split", over, *(TITLES[m] for m in metrics)]
+    return "\n\n".join([markdown(head, rows), *leak_text(report)])
+
+
+def leak_text(report: Row) -> list[str]:
+    """By how much a split that separates near-copies is easier than an honest one."""
+    paragraphs = []
+    areas = {
+        row["data"]: row["image_auroc"]["mean"]
+        for row in chosen(report["summary"], engine="openvino", variant="fp32")
+    }
+    for leak in report["leaks"]:
+        share = leak["seen_in_training"] / leak["test_good"]
+        easy, honest = areas[leak["data"]], areas[leak["honest"]]
+        paragraphs.append(
+            f"**The split of `{leak['data']}` leaks.** {leak['seen_in_training']} of its "
+            f"{leak['test_good']} good test photos ({share:.0%}) show a part of which another "
+            f"photo is in training. With every part on one side (`{leak['honest']}`, the same "
+            f"photos) the same fit falls from {easy:.4f} to {honest:.4f}, by "
+            f"{easy - honest:.4f} (mean of {draws(report)}). The second is the honest figure; "
+            "published figures by such a split flatter in the same way."
+        )
+    return paragraphs
+
+
+def leaks_text(results: Path) -> str:
+    """`leak_text` by itself."""
+    return "\n\n".join(leak_text(load(results, "quality.json")))
+
+
+def rows_table(results: Path) -> str:
+    """Every metric over the draws, both engines."""
+    report = load(results, "quality.json")
+    rows = [
+        [
+            described(report)[row["data"]],
+            *(over_draws(metric, row[metric]) for metric in TITLES),
+        ]
+        for row in chosen(report["summary"], engine="openvino", variant="fp32")
+    ]
+    engines = (
+        f"Over {draws(report)} of each split: mean ± standard deviation (least-largest). "
+        "These are OpenVINO's figures; ONNX Runtime's differ by at most "
+        f"{engines_differ(report['results']):.0e}."
+    )
+    return f"{markdown(['data', *TITLES.values()], rows)}\n\n{engines}"
+
+
+def engines_differ(results: Sequence[Row]) -> float:
+    """Largest difference between the engines in any figure of any draw."""
+    found: dict[object, list[float]] = {}
+    for row in chosen(results, variant="fp32"):
+        for metric in TITLES:
+            if row[metric] is not None:
+                found.setdefault((row["data"], row["seed"], metric), []).append(row[metric])
+    return max(max(values) - min(values) for values in found.values())
+
+
+def kinds_table(results: Path) -> str:
+    """Each kind of defect against all good photos."""
+    report = load(results, "quality.json")
+    metrics = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "aupro")
+    rows = [
+        [
+            f"`{row['data']}`",
+            kind,
+            f"{found['n']['mean']:.0f}",
+            *(over_draws(m, found.get(m)) for m in metrics),
+        ]
+        for row in chosen(report["summary"], engine="openvino", variant="fp32")
+        for kind, found in row["by_kind"].items()
+    ]
+    if not rows:
+        return "Not measured yet."
+    return markdown(["data", "defect", "photos", *(TITLES[m] for m in metrics)], rows)
+
+
+def published_table(results: Path) -> str:
+    """Ours beside the published rows on the same data, image AUROC."""
+    report = load(results, "quality.json")
+    rows, cited = [], []
+    for ours in chosen(report["results"], engine="openvino", variant="fp32", seed=0):
+        others = published(ours["data"])
+        for other in sorted(others, key=lambda row: row.mean):
+            rows.append([f"`{ours['data']}`", other.title, f"{other.mean:.3f}"])
+        if others:
+            rows.append([f"`{ours['data']}`", "**ours**", f"**{ours['image_auroc']:.4f}**"])
+        cited += others
+    return f"{markdown(['data', 'method', 'image AUROC'], rows)}\n\n{_cited(cited)}"
+
+
+def mvtec_table(results: Path) -> str:
+    """All categories, ours beside the published ones; the published ones alone if not measured."""
+    try:
+        report = load(results, "quality-mvtec.json")
+    except FileNotFoundError:
+        report = {"results": [], "missing": [], "failed": {}}
+    ours = chosen(report["results"], engine="openvino", variant="fp32")
+    blocks = [] if ours else [f"Not measured here, for want of the photos: {RUN_MVTEC} does."]
+    if ours:
+        values = {m: {row["data"]: row[m] for row in ours} for m in TITLES}
+        blocks.append(_by_category({TITLES[m]: values[m] for m in TITLES}, list(TITLES)))
+    if report["missing"]:
+        names = ", ".join(f"`{name}`" for name in report["missing"])
+        blocks.append(f"Not there: {names}. Our means are over the others.")
+    for name, why in report["failed"].items():
+        blocks.append(f"Failed and left out: `{name}` ({why}).")
+    cited: list[Published] = []
+    for metric in ("image_auroc", "pixel_auroc", "aupro"):
+        others = published("mvtec", metric)
+        columns: dict[str, Row] = {"ours": {row["data"]: row[metric] for row in ours}}
+        columns = columns if ours else {}
+        columns |= {other.title: {**other.categories, "mean": other.mean} for other in others}
+        blocks.append(f"{TITLES[metric]}:\n\n" + _by_category(columns, [metric] * len(columns)))
+        cited += others
+    return "\n\n".join([*blocks, _cited(cited)])
+
+
+def _by_category(columns: dict[str, Row], metrics: Sequence[str]) -> str:
+    """A table of categories: textures, objects, others, each with its mean, and the mean of all.
+
+    A column gives its own mean where it has no categories, or rounded ones.
+    """
+    known = {name for column in columns.values() for name in column} - {"mean"}
+    parts = {
+        "textures": [name for name in TEXTURES if name in known],
+        "objects": [name for name in OBJECTS if name in known],
+        "others": sorted(known - {*TEXTURES, *OBJECTS}),
+    }
+    rows = []
+    for part, names in parts.items():
+        rows += [_line(name, columns, metrics, [name]) for name in names]
+        if names:
+            rows.append(_line(f"*{part}*", columns, metrics, names))
+    everything = [name for names in parts.values() for name in names]
+    rows.append(_line("**mean**", columns, metrics, everything))
+    return markdown(["category", *columns], rows)
+
+
+def _line(
+    title: str, columns: dict[str, Row], metrics: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    cells = []
+    for column, metric in zip(columns.values(), metrics, strict=True):
+        values = [column[name] for name in names if column.get(name) is not None]
+        value = mean(values) if values else None
+        if title == "**mean**":
+            value = column.get("mean", value)
+        cells.append(
+            "-" if value is None else f"{value:.1%}" if metric in RATES else f"{value:.3f}"
+        )
+    return [title, *cells]
+
+
+def _cited(rows: Sequence[Published]) -> str:
+    lines = [f"* {line}" for line in sources(rows)]
+    return "\n".join(["Sources of the published figures:", "", *lines])
+
+
+def left_out_text(results: Path) -> str:
+    """What of the published figures is missing."""
+    return "\n".join(f"* {line}." for line in left_out())
+
+
+def sweeps_table(results: Path) -> str:
+    """Each sweep around the defaults."""
+    report = load(results, "quality-sweeps.json")
+    names = list(dict.fromkeys(row["data"] for row in report["results"]))
+    masked = [n for n in names if any(r["aupro"] for r in chosen(report["results"], data=n))]
+    head = ["choice", "value", *(f"`{n}`" for n in names), *(f"AUPRO `{n}`" for n in masked), "k"]
+    rows = []
+    for sweep in dict.fromkeys(row["sweep"] for row in report["results"]):
+        points = chosen(report["results"], sweep=sweep)
+        for label in dict.fromkeys(row["label"] for row in points):
+            found = {name: chosen(points, label=label, data=name) for name in names}
+            areas = [
+                over_draws("image_auroc", spread([row["image_auroc"] for row in found[name]]))
+                for name in names
+            ]
+            overlaps = [
+                figure("aupro", mean(row["aupro"] for row in found[name])) for name in masked
+            ]
+            ks = " / ".join(str(round(mean(sum(r["k"]) for r in found[n]))) for n in names)
+            default = label == report["default"][sweep]
+            rows.append([sweep, f"**{label}**" if default else label, *areas, *overlaps, ks])
+    note = (
+        "Image AUROC unless said; the default is bold, k is that of all layers together, of "
+        f"{' / '.join(names)}. Where a spread is given: over {draws(report)} of the split."
+    )
+    return f"{markdown(head, rows)}\n\n{note}"
+
+
+def cuts_table(results: Path) -> str:
+    """What grouping near-copies does to the thresholds."""
+    report = load(results, "quality-sweeps.json")
+    names = list(dict.fromkeys(row["data"] for row in report["cuts"]))
+    rates = list(dict.fromkeys(row["fpr"] for row in report["cuts"]))
+    head = ["cut"]
+    for name in names:
+        head += [f"scenes (`{name}`)", *(f"rejected at {rate:.0%}" for rate in rates)]
+    rows = []
+    for cut in dict.fromkeys(row["cut"] for row in report["cuts"]):
+        cells = ["no groups" if cut is None else f"{cut:g}"]
+        for name in names:
+            found = chosen(report["cuts"], cut=cut, data=name)
+            cells.append(f"{found[0]['scenes']} of {found[0]['photos']}")
+            cells += [f"{row['false_reject_rate']:.1%}" for row in found]
+        rows.append(cells)
+    return markdown(head, rows)

@@ -1,0 +1,331 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.quality import __main__ as command
+from benchmarks.quality import features, plots, published, shipped, summary, sweeps
+from benchmarks.quality.data import Category, mvtec_categories
+from benchmarks.quality.splits import (
+    Split,
+    draw,
+    given,
+    lay_out,
+    read_groups,
+    redrawn,
+    seen_in_training,
+)
+from fre_edge import FitOptions
+from fre_runtime import Detector
+from fre_runtime.commands.common import run_command
+from fre_runtime.errors import DataError
+from fre_runtime.evaluation import evaluate
+from fre_runtime.files import labelled_images
+
+GROUP_SIZES = (1, 6, 6, 3, 2, 6, 1, 4, 6, 5)
+
+
+@pytest.fixture
+def split():
+    """40 photos of 10 parts; each part's exposures share the number before the dash."""
+    photos = [
+        Path(f"{part}-{exposure}.png")
+        for part, size in enumerate(GROUP_SIZES)
+        for exposure in range(size)
+    ]
+    return Split(tuple(photos[:30]), tuple(photos[30:]))
+
+
+def part_of(path):
+    return path.name.split("-")[0]
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_random_split_keeps_the_counts_and_loses_no_photo(split, seed):
+    drawn = redrawn(split, seed)
+    assert len(drawn.train) == len(split.train)
+    assert not set(drawn.train) & set(drawn.test)
+    assert set(drawn.train) | set(drawn.test) == set(split.good)
+    assert drawn == redrawn(split, seed)
+    assert drawn != redrawn(split, seed + 1)
+
+
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_a_grouped_split_has_no_part_on_both_sides(split, seed):
+    group_of = {path: part_of(path) for path in split.good}
+    drawn = redrawn(split, seed, group_of)
+    assert not {part_of(p) for p in drawn.train} & {part_of(p) for p in drawn.test}
+    assert set(drawn.train) | set(drawn.test) == set(split.good)
+    assert len(split.train) <= len(drawn.train) < len(split.train) + max(GROUP_SIZES)
+    assert seen_in_training(drawn, group_of) == 0
+
+
+def test_the_first_draw_is_the_split_as_given(split):
+    assert draw(split, 0) is split
+    assert draw(split, 1) == redrawn(split, 1)
+
+
+def test_what_a_split_leaks_is_counted(split):
+    group_of = {path: part_of(path) for path in split.good}
+    # one of six photos of part 8 is trained on, the other five are tested; part 9 is tested only
+    assert seen_in_training(split, group_of) == sum(part_of(p) == "8" for p in split.test) > 0
+    assert seen_in_training(Split(split.train, ()), group_of) == 0
+
+
+def test_groups_come_from_names(split):
+    photos = (*split.train, *split.test)
+    by_name = read_groups(r"name:^(\d+)-", Split(photos[:29], photos[29:]))
+    assert by_name == {path: part_of(path) for path in split.good}
+
+
+def test_groups_come_from_a_file(category, tmp_path):
+    split = given(category)
+    table = tmp_path / "groups.csv"
+    rows = [f"{'/'.join(p.parts[-3:])},{i // 2}" for i, p in enumerate(split.train)]
+    rows += [f"{'/'.join(p.parts[-3:])},t{i}" for i, p in enumerate(split.test)]
+    table.write_text("\n".join(["file,group", *rows]))
+    by_file = read_groups(str(table), split)
+    assert by_file[split.train[0]] == by_file[split.train[1]] != by_file[split.train[2]]
+
+
+@pytest.fixture
+def distinct(category, tmp_path):
+    """The category with names that its two folders do not share."""
+    return lay_out(given(category), category, tmp_path / "distinct")
+
+
+def test_groups_that_are_missing_or_on_both_sides_are_refused(distinct):
+    split = given(distinct)
+    with pytest.raises(DataError, match="finds nothing in this name"):
+        read_groups("name:tile_[0-9]+", split)
+    with pytest.raises(DataError, match="1 groups, the first 'photo', lie in both"):
+        read_groups("name:photo", split)
+
+
+def test_a_laid_out_split_is_a_category_with_all_defects_and_masks(category, tmp_path):
+    split = redrawn(given(category), 3)
+    out = lay_out(split, category, tmp_path / "out")
+    again = given(out)
+    # Both folders of the original number their photos alike: none may overwrite another.
+    assert (len(again.train), len(again.test)) == (len(split.train), len(split.test))
+    contents = {path.read_bytes() for path in again.good}
+    assert contents == {path.read_bytes() for path in split.good}
+    defects = [image for image in labelled_images(out) if image.is_defective]
+    assert len(defects) == 8
+    assert all(image.mask is not None for image in defects)
+    good_only = lay_out(split, category, tmp_path / "none", kinds={"dent"})
+    assert not any(image.is_defective for image in labelled_images(good_only))
+
+
+def test_categories_come_in_the_order_of_the_published_tables(tmp_path):
+    for name in ("zipper", "own_part", "wood", "carpet", "bottle"):
+        (tmp_path / name / "train" / "good").mkdir(parents=True)
+        (tmp_path / name / "test").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "license.txt").touch()
+    found, missing = mvtec_categories(tmp_path)
+    assert list(found) == ["carpet", "wood", "bottle", "zipper", "own_part"]
+    assert missing == [
+        "grid", "leather", "tile", "cable", "capsule", "hazelnut", "metal_nut", "pill", "screw",
+        "toothbrush", "transistor",
+    ]  # fmt: skip
+    for wrong in (tmp_path / "notes", tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="holds no category"):
+            mvtec_categories(wrong)
+
+
+def test_a_category_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, row):
+    for name in ("carpet", "grid"):
+        (tmp_path / name / "train" / "good").mkdir(parents=True)
+        (tmp_path / name / "test").mkdir()
+
+    def rows_of(name, seed, folder):
+        if name == "carpet":
+            raise shipped.CommandError(f"fre-export {folder}: holds no file")
+        return [row("grid", 0, 0.9)]
+
+    monkeypatch.setattr(shipped, "rows_of", rows_of)
+    report = shipped.measure_mvtec(tmp_path)
+    assert report["failed"] == {"carpet": "fre-export carpet: holds no file"}
+    assert [found["data"] for found in report["results"]] == ["grid"]
+
+
+def test_spread_leaves_out_what_is_missing():
+    assert summary.spread([None, None]) is None
+    assert summary.spread([0.5]) == {"mean": 0.5, "std": 0.0, "min": 0.5, "max": 0.5, "n": 1}
+    found = summary.spread([0.8, None, 0.9, 1.0])
+    assert found == pytest.approx({"mean": 0.9, "std": 0.1, "min": 0.8, "max": 1.0, "n": 3})
+
+
+def test_draws_are_summed_up_by_data_set_and_kind(row):
+    kinds = [{"dent": {"image_auroc": a, "n": 4}} for a in (0.7, 0.9)]
+    kinds[0]["dent"]["aupro"] = 0.5
+    rows = [row("a", seed, area, kinds[seed]) for seed, area in enumerate((0.8, 0.9))]
+    rows.append(row("b", 0, 0.6))
+    a, b = summary.summarise(rows)
+    assert (a["data"], a["seeds"], b["seeds"]) == ("a", [0, 1], [0])
+    assert a["image_auroc"]["mean"] == pytest.approx(0.85)
+    assert a["aupro"] is None
+    assert a["by_kind"]["dent"]["image_auroc"]["mean"] == pytest.approx(0.8)
+    assert a["by_kind"]["dent"]["aupro"]["n"] == 1
+    assert b["by_kind"] == {}
+
+
+def test_kinds_are_held_against_all_good_photos():
+    def entry(raw, kind):
+        return {"raw": raw, "kind": kind, "label": kind != "good", "state": "good"}
+
+    scores = {
+        str(i): entry(raw, kind)
+        for i, (raw, kind) in enumerate(
+            [(1, "good"), (3, "good"), (2, "dent"), (4, "dent"), (5, "scratch")]
+        )
+    }
+    found = shipped.kinds_of(scores)
+    assert found["dent"]["image_auroc"] == 0.75
+    assert found["scratch"] == {"image_auroc": 1.0, "image_ap": 1.0, "image_f1_max": 1.0, "n": 1}
+    assert shipped.kinds_of({k: v for k, v in scores.items() if v["kind"] != "scratch"}) == {}
+
+
+def test_engines_are_compared_photo_by_photo():
+    one = {"scores": {"a": {"raw": 2.0, "state": "good"}, "b": {"raw": 4.0, "state": "good"}}}
+    other = {"scores": {"a": {"raw": 2.0, "state": "good"}, "b": {"raw": 4.1, "state": "bad"}}}
+    assert shipped.agreement_of([one, other]) == {"raw_score": pytest.approx(0.025), "labels": 1}
+    assert shipped.agreement_of([one]) == {"raw_score": 0.0, "labels": 0}
+
+
+def test_a_leak_is_found_where_groups_of_the_same_photos_are_known(split):
+    group_of = {Path("g") / path.name: part_of(path) for path in split.good}
+    honest_split = redrawn(Split(tuple(list(group_of)[:30]), tuple(list(group_of)[30:])), 1)
+    honest = Category("honest", Path("g"), honest_split, group_of)
+    other = Category("other", Path("o"), Split((Path("x"),), (Path("y"),)))
+    [leak] = shipped.leaks([Category("easy", Path("e"), split), other, honest])
+    assert leak == {
+        "data": "easy",
+        "honest": "honest",
+        "seen_in_training": sum(part_of(p) == "8" for p in split.test),
+        "test_good": 10,
+    }
+
+
+def test_every_published_figure_has_a_source_and_means_agree():
+    held = json.loads(published.FILE.read_text(encoding="utf-8"))
+    rows = [published.Published(**one) for one in held["rows"]]
+    assert {one.source for one in rows} == set(held["sources"])
+    for source in held["sources"].values():
+        assert source.keys() == {"citation", "url", "by"}
+        assert source["url"].startswith("https://")
+    keys = [(one.data, one.metric, one.title) for one in rows]
+    assert len(set(keys)) == len(keys)
+    for one in rows:
+        if one.categories:
+            assert one.categories.keys() == {*published.TEXTURES, *published.OBJECTS}
+            assert np.mean(list(one.categories.values())) == pytest.approx(one.mean, abs=6e-4)
+
+
+def test_a_published_figure_in_percent_is_refused():
+    with pytest.raises(ValueError, match=r"tile: 98\.5 is not in 0\.\.1"):
+        published.Published("M", "", "mvtec", "image_auroc", "s", 0.98, {"tile": 98.5})
+    with pytest.raises(ValueError, match="metric 'auc'"):
+        published.Published("M", "", "mvtec", "auc", "s", 0.98)
+
+
+TINY = FitOptions(
+    backbone="resnet18",
+    layers=("layer1", "layer2"),
+    weights="random",
+    size=(64, 64),
+    pool=2,
+    groups="none",
+    fpr=0.05,
+)
+
+
+@pytest.fixture
+def bench(category, tmp_path):
+    return sweeps.Bench(Category("tiny", category, given(category)), features.Store(tmp_path))
+
+
+def test_a_sweep_gives_the_figures_of_the_shipped_path(bench, uint8_model, category):
+    split = bench.category.split
+    found = sweeps.figures(*bench.scored(bench.fitted(TINY, split), split))
+    shipped_figures = evaluate(Detector(uint8_model), category, quiet=True)
+    for name, value in found.items():
+        assert value == pytest.approx(getattr(shipped_figures, name), abs=1e-4), name
+
+
+def test_features_are_extracted_once_and_the_least_used_dropped(bench, monkeypatch):
+    calls = []
+    extract = features.extract
+    monkeypatch.setattr(features, "extract", lambda *a: calls.append(a) or extract(*a))
+    photos = bench.category.split.train
+    base = features.template(TINY, photos)
+    store = features.Store(bench.store.folder)
+    first = store.get(base, photos)
+    again = store.get(base, photos)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(first.layers["layer1"], again.layers["layer1"])
+    size = sum(layer.nbytes for layer in first.layers.values())
+    small = replace(store, limit=int(1.5 * size))
+    small.get(base, photos[:-1])
+    assert len(list(store.folder.iterdir())) == 1
+    store.get(base, photos)
+    assert len(calls) == 3
+
+
+def test_points_change_one_option_and_follow_what_the_fit_offers(monkeypatch):
+    for name, some in sweeps.points().items():
+        assert all(list(point.changes) == [name] for point in some)
+        for point in some:
+            point.options.check()
+    assert "method" not in sweeps.points() or hasattr(FitOptions(), "method")
+    quick = sweeps.points(quick=True)
+    assert all(len(quick[name]) <= len(some) for name, some in sweeps.points().items())
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["rows", "nowhere"], 1, "nowhere: has no train/good and test/good"),
+        (["rows", "elpv_mono=CATEGORY"], 1, "elpv_mono: is the name of two categories"),
+        (["rows", "--grouped", "CATEGORY", "no.csv"], 1, "no.csv: cannot be read as CSV"),
+        (["mvtec", "nowhere"], 1, "nowhere: holds no category"),
+        (["sweeps", "--only", "variance,colour"], 2, "sweep 'colour' does not exist; choose"),
+        (["plots", "--results", "nowhere"], 1, "quality-sweeps.json: cannot be read"),
+    ],
+)
+def test_misuse_is_one_clear_line(argv, code, said, category, capsys):
+    filled = [part.replace("CATEGORY", str(category)) for part in argv]
+    assert run_command(command, filled) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_pictures_are_the_same_for_the_same_figures(tmp_path):
+    def point(sweep, label, seed, area, aupro):
+        figures = {"image_auroc": area, "pixel_auroc": None, "aupro": aupro, "k": [3, 4]}
+        return {"sweep": sweep, "label": label, "data": "parts", "seed": seed, **figures}
+
+    rows = [
+        point("variance", value, seed, 0.9 + seed / 100, None)
+        for value in ("0.5", "0.9")
+        for seed in (0, 1)
+    ]
+    rows += [point("score", score, 0, 0.9, 0.5) for score in ("p3", "sum")]
+    report = {"results": rows, "default": {"variance": "0.9", "score": "p3"}}
+    first = [path.read_bytes() for path in plots.draw(report, tmp_path / "a")]
+    second = plots.draw(report, tmp_path / "b")
+    assert [path.name for path in second] == ["quality-variance.svg", "quality-score.svg"]
+    assert first == [path.read_bytes() for path in second]
+    score = second[1].read_text()
+    assert "image AUROC" in score
+    assert "AUPRO" not in score  # the same for both choices: no panel
+
+
+def test_axes_do_not_blow_up_small_differences():
+    low, high = plots.limits([0.9651, 0.9653])
+    assert low < 0.95
+    assert high > 1

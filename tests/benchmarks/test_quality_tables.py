@@ -1,0 +1,125 @@
+import json
+
+import pytest
+
+from benchmarks.quality import published, summary, tables
+
+
+@pytest.fixture
+def results(row, tmp_path):
+    """Two draws of a data set that leaks and of its honest twin; sweeps of both."""
+    kinds = {"dent": {"image_auroc": 0.7, "image_ap": 0.8, "image_f1_max": 0.9, "n": 5}}
+    rows = [
+        row("magnetic_tile", 0, 0.99, kinds, aupro=0.7, detection_rate=0.5, false_reject_rate=0.1),
+        row("magnetic_tile", 1, 0.97, kinds, aupro=0.6, detection_rate=0.6, false_reject_rate=0.0),
+        row("honest", 0, 0.90),
+        row("honest", 1, 0.88),
+        row("honest", 1, 0.882, engine="onnxruntime"),
+    ]
+    report = {
+        "seeds": 2,
+        "data": [
+            {"data": "magnetic_tile", "train": 8, "test_good": 4, "groups": None},
+            {"data": "honest", "train": 8, "test_good": 4, "groups": 3},
+        ],
+        "results": rows,
+        "summary": summary.summarise(rows),
+        "leaks": [
+            {"data": "magnetic_tile", "honest": "honest", "seen_in_training": 3, "test_good": 4}
+        ],
+    }
+    (tmp_path / "quality.json").write_text(json.dumps(report))
+    return tmp_path
+
+
+def test_the_headline_gives_draw_0_and_the_mean_and_says_what_leaks(results):
+    text = tables.headline_table(results)
+    assert (
+        "| `magnetic_tile`, drawn at random | 0.9900 | 0.9800 (0.9700-0.9900) | - | 0.650 | 5.0% "
+        "| 55.0% |" in text
+    )
+    assert "| `honest`, 3 groups drawn whole | 0.9000 | 0.8900 (0.8800-0.9000) |" in text
+    assert "3 of its 4 good test photos (75%)" in text
+    assert "falls from 0.9800 to 0.8900, by 0.0900" in text
+
+
+def test_every_metric_has_its_spread(results):
+    text = tables.rows_table(results)
+    assert "0.9800 ± 0.0141 (0.9700-0.9900)" in text
+    assert "55.0 ± 7.1% (50.0-60.0)" in text
+    assert "ONNX Runtime's differ by at most 2e-03." in text
+
+
+def test_kinds_of_defects_have_rows_of_their_own(results):
+    text = tables.kinds_table(results)
+    assert "| `magnetic_tile` | dent | 5 | 0.7000 ± 0.0000 (0.7000-0.7000) |" in text
+
+
+def test_ours_stands_beside_published_figures_with_their_sources(results):
+    text = tables.published_table(results)
+    lines = text.splitlines()
+    assert "| `magnetic_tile` | **ours** | **0.9900** |" in lines
+    assert "| `magnetic_tile` | GANomaly | 0.766 |" in lines
+    assert "honest" not in text
+    assert any(line.startswith("* GANomaly, 1-NN") and "arxiv.org" in line for line in lines)
+
+
+def test_mvtec_without_photos_shows_the_published_figures_alone(tmp_path):
+    text = tables.mvtec_table(tmp_path)
+    assert text.startswith("Not measured here")
+    assert "| ours |" not in text
+    first = next(line for line in text.splitlines() if line.startswith("| carpet |"))
+    assert "0.986" in first  # PatchCore
+
+
+def test_mvtec_is_in_the_order_of_the_published_tables_with_means(row, tmp_path):
+    rows = [row(name, 0, area) for name, area in (("zipper", 0.7), ("wood", 0.8), ("grid", 0.6))]
+    report = {"results": rows, "missing": ["tile"], "failed": {"pill": "holds no file"}}
+    (tmp_path / "quality-mvtec.json").write_text(json.dumps(report))
+    text = tables.mvtec_table(tmp_path)
+    ours = [line.split(" | ")[:2] for line in text.split("\n\n")[0].splitlines()[2:]]
+    assert ours == [
+        ["| grid", "0.600"],
+        ["| wood", "0.800"],
+        ["| *textures*", "0.700"],
+        ["| zipper", "0.700"],
+        ["| *objects*", "0.700"],
+        ["| **mean**", "0.700"],
+    ]
+    assert "Not there: `tile`." in text
+    assert "Failed and left out: `pill` (holds no file)." in text
+    head = next(line for line in text.splitlines() if line.startswith("| category | ours |"))
+    for other in published.published("mvtec"):
+        assert other.title in head
+
+
+def test_sweeps_mark_the_default_and_average_the_draws(tmp_path):
+    def point(sweep, label, seed, area):
+        figures = {"image_auroc": area, "pixel_auroc": None, "aupro": None, "k": [3, 4]}
+        return {"sweep": sweep, "label": label, "data": "a", "seed": seed, **figures}
+
+    report = {
+        "seeds": 2,
+        "default": {"variance": "0.9", "score": "p3"},
+        "results": [
+            point("variance", "0.5", 0, 0.7),
+            point("variance", "0.9", 0, 0.8),
+            point("variance", "0.9", 1, 0.9),
+            point("score", "p3", 0, 0.8),
+        ],
+        "cuts": [
+            {"data": "a", "cut": cut, "scenes": 5, "photos": 9, "fpr": rate,
+             "false_reject_rate": rate, "detection_rate": 1.0}
+            for cut in (None, 0.65) for rate in (0.01, 0.05)
+        ],
+    }  # fmt: skip
+    (tmp_path / "quality-sweeps.json").write_text(json.dumps(report))
+    text = tables.sweeps_table(tmp_path)
+    assert "| variance | **0.9** | 0.8500 ± 0.0707 (0.8000-0.9000) | 7 |" in text
+    assert "| variance | 0.5 | 0.7000 | 7 |" in text
+    assert "| score | **p3** | 0.8000 | 7 |" in text
+    cuts = tables.cuts_table(tmp_path).splitlines()
+    assert cuts[-2:] == [
+        "| no groups | 5 of 9 | 1.0% | 5.0% |",
+        "| 0.65 | 5 of 9 | 1.0% | 5.0% |",
+    ]
