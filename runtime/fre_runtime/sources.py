@@ -3,13 +3,13 @@
 import glob
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from fre_runtime.errors import DataError, FreError
+from fre_runtime.errors import DataError, FreError, ImageError
 from fre_runtime.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
 from fre_runtime.image import Image, check_image, read_image
 
@@ -25,6 +25,20 @@ class Frame:
     error: str | None = None
     decode_ms: float = 0.0
     """Milliseconds that reading and decoding took."""
+    encoded: bytes | None = None
+    """The picture as a file, where it is decoded only when it is needed; see `decoded`."""
+
+    def decoded(self) -> "Frame":
+        """The frame with its picture, or with the reason why it cannot be decoded."""
+        if self.encoded is None:
+            return self
+        start = time.perf_counter()
+        try:
+            image = read_image(self.encoded)
+        except ImageError as error:
+            return replace(self, encoded=None, error=f"{self.source}: {error}")
+        decode_ms = (time.perf_counter() - start) * 1e3
+        return replace(self, encoded=None, image=image, decode_ms=decode_ms)
 
 
 def expand(arguments: list[str]) -> list[Path]:

@@ -115,7 +115,7 @@ def test_ctrl_c_ends_with_the_summary(number, uint8_model, camera, parts):
 
 def test_ctrl_c_among_photos_tells_what_was_done(uint8_model, tmp_path, make_folder):
     folder = make_folder(tmp_path / "photos", 2)
-    video = write_video(tmp_path / "line.avi", frames=3000, size=(640, 480))
+    video = write_video(tmp_path / "line.avi", frames=1000, size=(320, 240))
     command = [*COMMAND, str(uint8_model.path), str(folder / "photo_000.png"), str(video)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

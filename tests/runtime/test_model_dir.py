@@ -71,7 +71,7 @@ def edit_card(model, change):
         (lambda c: c.pop("layers"), r"missing or unknown fields \['layers'\]"),
         (
             lambda c: c["graph"].update(height="64"),
-            "graph: height: expected <class 'int'>, got '64'",
+            "graph: height: expected int, got '64'",
         ),
         (lambda c: c["graph"].update(more=1), r"unknown fields \['more'\]"),
         (

@@ -54,8 +54,12 @@ class Console:
 
     def _counts(self, line: Line, clock: float) -> str:
         state, _ = self._last.get(line.name, ("no event yet", ""))
-        rate = self._rates.setdefault(line.name, _Rate(clock))
-        return f"{line.name}: {state}, {counts(line.counters)}, {rate.at(line, clock):.1f}/s"
+        rate = self._rates.setdefault(line.name, _Rate(clock)).at(line, clock)
+        name, c = f"{line.name} " if len(self._lines) > 1 else "", line.counters
+        return (
+            f"{name}{state}, {rate:.1f}/s, {c.scored} scored, {c.anomalous} anomalous, "
+            f"{c.dropped} dropped, {c.failed} failed"
+        )
 
 
 class _Rate:

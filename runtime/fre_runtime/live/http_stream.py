@@ -2,7 +2,7 @@
 
 FFmpeg would fill up a picture that broke off in the middle, and bend one of another size to the
 size of the first; both would be scored as if they were real. Here each picture goes through
-`read_image`, which refuses the one and leaves the other as it is.
+`Frame.decoded`, which refuses the one and leaves the other as it is.
 """
 
 import http.client
@@ -11,8 +11,7 @@ import time
 import urllib.request
 from collections.abc import Generator
 
-from fre_runtime.errors import CaptureError, ImageError
-from fre_runtime.image import read_image
+from fre_runtime.errors import CaptureError
 from fre_runtime.live.addresses import reason_of, split_password
 from fre_runtime.live.ffmpeg import OPEN_SECONDS, READ_SECONDS, FfmpegStream
 from fre_runtime.sources import Frame
@@ -33,7 +32,7 @@ class HttpStream:
         self.name = split_password(address)[0]
 
     def frames(self) -> Generator[Frame | None]:
-        """See `Capture.frames`; a damaged picture becomes an error."""
+        """See `Capture.frames`."""
         try:
             response = _get(self._address)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -59,14 +58,8 @@ class HttpStream:
                 raise CaptureError(
                     f"{self.name}: broke off after {number} frames ({reason_of(error)})"
                 ) from error
-            start = time.perf_counter()
-            try:
-                image = read_image(data)
-            except ImageError as error:
-                yield Frame(self.name, number, None, f"{self.name}: {error}")
-            else:
-                decode_ms = (time.perf_counter() - start) * 1e3
-                yield Frame(self.name, number, image, decode_ms=decode_ms)
+            # Decoded only when its turn comes: most of those that give way never are.
+            yield Frame(self.name, number, None, encoded=data)
             number += 1
 
 

@@ -127,7 +127,7 @@ class Line:
 
     def _take(self, frame: Frame, left: Callable[[], bool]) -> None:
         """Called by the reader for each picture."""
-        wall, clock = time.time(), time.monotonic()
+        wall, clock = time.time(), time.monotonic() - frame.decode_ms / 1e3
         while self.capture.patient and not self._queue.wait_for_room(POLL_SECONDS):
             if left():
                 return
@@ -161,26 +161,25 @@ class Line:
             self._tell(event)
 
     def _judge(self, picture: _Picture) -> Event:
-        frame = picture.frame
         event = Event(
             line=self.name,
-            source=frame.source,
+            source=picture.frame.source,
             number=picture.number,
             time=picture.wall,
             state="invalid",
-            image=frame.image,
         )
         try:
-            return self._judged(event, picture)
+            frame = picture.frame.decoded()
+            event = replace(event, image=frame.image)
+            return self._judged(event, frame, picture.clock)
         except Exception as error:  # whatever it is, this picture has no score
             return replace(event, error=str(error) or type(error).__name__)
 
-    def _judged(self, event: Event, picture: _Picture) -> Event:
-        frame = picture.frame
+    def _judged(self, event: Event, frame: Frame, clock: float) -> Event:
         if frame.image is None:
             return replace(event, error=frame.error)
         if self.capture.endless:
-            still = self._frozen.seconds(frame.image, picture.clock)
+            still = self._frozen.seconds(frame.image, clock)
             if 0 < self._options.frozen <= still:
                 error = f"{frame.source}: the very same picture for {still:.1f} s"
                 return replace(event, state="stale", error=error)
@@ -194,7 +193,7 @@ class Line:
             state=result.state,
             score=result.score,
             raw_score=result.raw_score,
-            latency_ms=(time.monotonic() - picture.clock) * 1e3 + frame.decode_ms,
+            latency_ms=(time.monotonic() - clock) * 1e3,
             boxes=tuple(result.boxes) if result.state == "anomalous" else (),
             result=result,
         )
