@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.images import Photo, PhotoReader
-from fre_edge.subspace import Features
+from fre_edge.strategies.base import Features
 from fre_runtime.engines.base import Settings
 from fre_runtime.engines.openvino import config
 from fre_runtime.errors import DataError

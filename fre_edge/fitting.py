@@ -15,10 +15,10 @@ from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import FRE, Head
 from fre_edge.fusion import Fusion, held_out_fusion
 from fre_edge.grouping import Groups, GroupTable, automatic_groups, make_folds
-from fre_edge.heldout import held_out_maps
 from fre_edge.images import PhotoReader
 from fre_edge.options import FitOptions
-from fre_edge.subspace import Features, Floats, Rank, Subspace, fit_pca, gram
+from fre_edge.strategies.base import Features, Floats, Rank, Rows, Strategy, Subspace
+from fre_edge.strategies.pca import Pca
 from fre_runtime.calibration import Calibration
 from fre_runtime.errors import DataError
 from fre_runtime.files import good_images
@@ -158,34 +158,30 @@ def _learn(
     groups: Groups | None = None,
 ) -> _Learned:
     """Fit and calibrate on the features of each layer; ``groups`` are found unless given."""
-    grams = [gram(layer) for layer in features]
+    strategy: Strategy = Pca()
     rank = Rank(options.variance, options.components)
-    subspaces = [
-        fit_pca(layer, mean, matrix, rank)
-        for layer, (mean, matrix) in zip(features, grams, strict=True)
-    ]
-    matrices = [matrix for _, matrix in grams]
-    if groups is None:
-        groups = _groups(matrices, photos, options)
-        _warn_of_weak_folds(groups)
-    # Photos that all show one scene are held out one by one, for want of anything better.
-    units = groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
-    folds = make_folds(units, FOLDS, options.seed)
-    held_out = [
-        held_out_maps(layer, matrix, shape, folds, rank)
-        for layer, matrix, shape in zip(features, matrices, shapes, strict=True)
-    ]
+    subspaces, held_out, folds = [], [], []
+    for layer, shape in zip(features, shapes, strict=True):
+        rows = Rows(layer)
+        subspaces.append(strategy.fit(rows, rank))
+        if groups is None:  # the shallowest layer tells scenes apart best; the cut is its own
+            groups = _groups(rows, photos, options)
+            _warn_of_weak_folds(groups)
+        # Photos that all show one scene are held out one by one, for want of anything better.
+        units = groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
+        folds = make_folds(units, FOLDS, options.seed)
+        held_out.append(strategy.held_out(rows, shape, folds, rank))
+    assert groups is not None
     fusion, scores, maxima = held_out_fusion(held_out, shapes, options.score)
     calibration = calibrate(scores, maxima, groups, options.fpr, len(folds))
     return _Learned(subspaces, fusion, calibration, groups, scores)
 
 
-def _groups(matrices: list[Floats], photos: list[Path], options: FitOptions) -> Groups:
+def _groups(rows: Rows, photos: list[Path], options: FitOptions) -> Groups:
     if options.groups == "none":
         return np.arange(len(photos))
     if options.groups == "auto":
-        # The shallowest layer tells scenes apart best; the cut was measured there.
-        groups = automatic_groups(matrices[0])
+        groups = automatic_groups(rows.gram[1])
     else:
         groups = GroupTable.read(Path(options.groups)).assign(photos)
     log.info("%d photos show %d distinct scenes", len(photos), len(np.unique(groups)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fusion import Fuse, Fusion, finest_grid
-from fre_edge.subspace import Subspace
+from fre_edge.strategies.base import Subspace
 from fre_runtime.calibration import Threshold
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from fre_edge.subspace import Floats
+from fre_edge.strategies.base import Floats
 from fre_runtime.errors import DataError
 
 Groups = NDArray[np.int64]
