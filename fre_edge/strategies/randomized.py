@@ -2,9 +2,9 @@
 
 With the scatter C = Xc^T Xc, which is never formed: Q = orth(C Omega) for a random Omega (D, l),
 once more Q = orth(C Q), then the eigenvectors of the small Q^T C Q. Five passes over the rows (two
-for mean and trace), memory O(l D). What Q misses is known afterwards: tr C - tr Q^T C Q exactly, and the
-largest eigenvalue missed by Gaussian test vectors (their equation 4.3) within a factor of 10 in
-all but 1 in 10^6 cases.
+for mean and trace), memory O(l D). What Q misses is known afterwards: tr C - tr Q^T C Q exactly,
+and the largest eigenvalue missed is estimated by Gaussian test vectors (their equation 4.3), too
+low in 1 of 10^6 cases.
 """
 
 import logging

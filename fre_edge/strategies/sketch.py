@@ -117,7 +117,7 @@ def merge(sketches: Sequence[Sketch], limit: int | None = None) -> Sketch:
         merged = Sketch(
             count,
             mean,
-            np.concatenate([*(s.rows for s in sketches), np.float32(shifts)]),
+            np.concatenate([*(s.rows for s in sketches), np.array(shifts, np.float32)]),
             sum(s.discarded for s in sketches),
             sum(s.bound for s in sketches),
         )
