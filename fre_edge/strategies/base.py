@@ -180,6 +180,13 @@ class Rows:
         """The rows as one array, float32 (N, D); a copy only where some were left out."""
         return self.array if self.chosen is None else np.asarray(self.array[self.chosen])
 
+    def mean(self) -> Floats:
+        """mu, float64 (D,)."""
+        total = np.zeros(self.dimension)
+        for batch in self.batches():
+            total += batch.sum(0, dtype=np.float64)
+        return total / len(self)
+
     @cached_property
     def gram(self) -> tuple[Floats, Floats]:
         """Mean (D,) and Gram matrix (N, N) of the centred rows, both float64."""
@@ -218,7 +225,7 @@ def refit_maps(
         try:
             subspace = strategy.fit(rest, Rank(rank.variance, components))
         except DataError:  # too few, or all alike, though the rows as a whole are not
-            subspace = point(np.mean([batch.mean(0) for batch in rest.batches(1)], 0))
+            subspace = point(rest.mean())
         maps[held_out] = subspace.error_maps(rows.take(held_out), shape)
     return maps
 

@@ -95,10 +95,7 @@ class Randomized:
 
 def _moments(rows: Rows) -> tuple[Floats, float]:
     """Mean (D,) and the trace of the scatter, in two passes: one would cancel."""
-    mean = np.zeros(rows.dimension)
-    for batch in rows.batches():
-        mean += batch.sum(0, dtype=np.float64)
-    mean /= len(rows)
+    mean = rows.mean()
     energy = sum(float(np.square(b, dtype=np.float64).sum()) for b in _centred(rows, mean))
     return mean, energy
 

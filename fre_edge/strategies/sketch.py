@@ -11,10 +11,12 @@ semi-definite matrix, so that the errors only add up and are known:
 A sketch that was never cut is exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fre_edge.strategies.base import (
     TILE,
@@ -65,6 +67,17 @@ class Sketch:
     def energy(self) -> float:
         """Trace of Xc^T Xc: the variance of all n rows, times n."""
         return float(np.square(self.rows, dtype=np.float64).sum()) + self.discarded
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The same as arrays, for a file."""
+        numbers = np.array([self.count, self.discarded, self.bound], np.float64)
+        return {"mean": self.mean, "rows": self.rows, "numbers": numbers}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "Sketch":
+        """The inverse of `tensors`."""
+        count, discarded, bound = tensors["numbers"].tolist()
+        return cls(int(count), tensors["mean"], tensors["rows"], discarded, bound)
 
     def cut(self, limit: int) -> "Sketch":
         """Keep the ``limit`` strongest directions, as rows at right angles."""
@@ -154,6 +167,16 @@ class Sketcher:
             return self._sketch
         waiting = Sketch.of(self._waiting[: self._filled])
         return merge([self._sketch, waiting], self.limit)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """All that `restore` needs to go on from here."""
+        return {"waiting": self._waiting[: self._filled], **self._sketch.tensors()}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `tensors`."""
+        self._filled = len(tensors["waiting"])
+        self._waiting[: self._filled] = tensors["waiting"]
+        self._sketch = Sketch.from_tensors(tensors)
 
 
 def _scatter(rows: Features) -> Floats:
