@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 STEP = 1e-3
 BATCH = 64
-EPOCHS = 250
 PATIENCE = 5
 """Epochs without a fall of the loss by `ENOUGH` before the step is lowered."""
 ENOUGH = 1e-3
@@ -54,11 +53,14 @@ class Autoencoder:
         Begin at the PCA instead of at random.
     seed
         For the beginning and the order of the rows.
+    epochs
+        Passes over the rows at most.
     """
 
     tied: bool
     warm: bool = False
     seed: int = 0
+    epochs: int = 250
 
     def fit(self, rows: Rows, rank: Rank) -> Subspace:
         """See `Strategy`; k is chosen by the spectrum, as for PCA."""
@@ -71,7 +73,7 @@ class Autoencoder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = _Coder(start, tied=self.tied, warm=self.warm)
-            _train(model, rows, start.mean, scale)
+            _train(model, rows, start.mean, scale, self.epochs)
         if self.tied:
             found = _orthonormal(model, start, rows, energy)
         else:
@@ -112,15 +114,15 @@ class _Coder(nn.Module):
         return reconstructed
 
 
-def _train(model: _Coder, rows: Rows, mean: Features, scale: float) -> None:
+def _train(model: _Coder, rows: Rows, mean: Features, scale: float, most: int) -> None:
     """Minimise the mean squared error until it no longer falls."""
     optimiser = torch.optim.Adam(model.parameters(), STEP)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser, factor=LOWER, patience=PATIENCE, threshold=ENOUGH
     )
-    epochs = iter(range(EPOCHS))
+    epochs = iter(range(most))
     if log.isEnabledFor(logging.INFO):
-        epochs = track(epochs, EPOCHS, "training the autoencoder, epochs")
+        epochs = track(epochs, most, "training the autoencoder, epochs")
     for _ in epochs:
         total = 0.0
         order = torch.randperm(len(rows)).numpy()
