@@ -164,3 +164,14 @@ def test_more_components_than_the_rank_leave_nothing(one, rank):
     assert len(subspace.components) <= 49
     assert np.isfinite(subspace.components).all()
     assert captured(thin, subspace) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("one", ["tied-ae", "ae", "incremental", "randomized"])
+def test_finds_the_principal_subspace(one, features, fits):
+    """Where the spectrum has a gap behind k: all principal angles are small."""
+    gap = features.copy()
+    gap += 30 * (features - features.mean(0)) @ fits["pca"].components.T @ fits["pca"].components
+    exact, found = (STRATEGIES[s].fit(Rows(gap), Rank(1.0, K)) for s in ("pca", one))
+    found_span = np.linalg.qr((found.components if found.decoder is None else found.decoder).T)[0]
+    sines = np.linalg.norm(found_span - exact.components.T @ (exact.components @ found_span), 2)
+    assert sines < (1e-5 if one == "incremental" else 0.02)
