@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from fre_edge.options import FitOptions
 from fre_edge.state import State
 from fre_edge.strategies.base import Rank
 from fre_edge.strategies.sketch import Sketch
-from fre_edge.tensors import below, prefixed, read_tensors, write_tensors
+from fre_edge.tensors import Tensors, below, prefixed, read_tensors, write_tensors
 from fre_runtime.errors import ArtifactError, DataError
 from fre_runtime.image import RESIZE_RULE, Image, read_image
 from fre_runtime.model_dir import GOLDEN_IMAGE, open_model_dir
@@ -92,18 +93,23 @@ class Saved:
         """Read it from a model directory; raises `ArtifactError` where that is damaged."""
         path = open_model_dir(model).path
         tensors, notes = read_tensors(path / FILE)
+        golden = read_image(path / GOLDEN_IMAGE)
         try:
-            identity = Identity(**json.loads(notes["identity"]))
-            saved: dict[str, Any] = json.loads(notes["options"])
-            lists = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
-            options = FitOptions(**(saved | lists))
-            state = _state(tensors, identity.layers)
+            return cls.parse(model.name, tensors, notes, golden)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{path / FILE}: holds no state that can be updated ({error}); export the model "
+                f"{path / FILE}: holds no state that can be updated ({error!r}); export the model "
                 "again from its photos"
             ) from error
-        return cls(model.name, identity, options, state.earlier(), read_image(path / GOLDEN_IMAGE))
+
+    @classmethod
+    def parse(cls, name: str, tensors: Tensors, notes: Mapping[str, str], golden: Image) -> "Saved":
+        """From what `save_fit` wrote."""
+        identity = Identity(**json.loads(notes["identity"]))
+        saved: dict[str, Any] = json.loads(notes["options"])
+        lists = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
+        state = _state(tensors, identity.layers).earlier()
+        return cls(name, identity, FitOptions(**(saved | lists)), state, golden)
 
 
 def save_fit(fit: "Fit", path: Path) -> None:
@@ -136,7 +142,7 @@ def save_fit(fit: "Fit", path: Path) -> None:
     write_tensors(path, tensors, notes)
 
 
-def _state(tensors: dict[str, NDArray[Any]], layers: list[str]) -> State:
+def _state(tensors: Tensors, layers: list[str]) -> State:
     kept = [tensors[f"{name}.kept"] for name in layers]
     sketches = []
     if f"{layers[0]}.sketch.0.rows" in tensors:
