@@ -238,10 +238,15 @@ def point(mean: Floats) -> Subspace:
 
 def gram(features: Features) -> tuple[Floats, Floats]:
     """Return the mean (D,) and the Gram matrix (N, N) of the centred rows, both float64."""
-    mean = np.concatenate([tile.mean(0) for _, tile in tiles(features)])
+    mean = np.empty(features.shape[1])
+    matrix = np.zeros((len(features),) * 2)
+    for columns, tile in tiles(features):
+        mean[columns] = tile.mean(0)
+        tile -= mean[columns]
+        matrix += tile @ tile.T
     if not np.isfinite(mean).all():
         check_finite(features)
-    return mean, products(features, mean)
+    return mean, matrix
 
 
 def products(features: Features, mean: Floats) -> Floats:

@@ -71,7 +71,8 @@ def directions(
     coefficients = (vectors[:, :k] / np.sqrt(eigenvalues[:k])).T
     components = np.empty((k, features.shape[1]), np.float32)
     for columns, tile in tiles(features):
-        components[:, columns] = coefficients @ (tile - mean[columns])
+        tile -= mean[columns]
+        components[:, columns] = coefficients @ tile
     components *= signs(components)[:, None]
     return components
 

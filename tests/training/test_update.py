@@ -33,7 +33,7 @@ def assert_same(a, b, *, exactly=True):
 @pytest.fixture(scope="module")
 def more(tmp_path_factory, make_folder):
     """Photos that the tiny model has not seen."""
-    return make_folder(tmp_path_factory.mktemp("more") / "good", 14)
+    return make_folder(tmp_path_factory.mktemp("more") / "good", 14, 500)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,7 @@ def test_a_merged_state_is_merged_again(uint8_model, tiny_fit, more, photos, tmp
 
 def test_only_float32_can_be_updated(uint8_model, more, tmp_path):
     with pytest.raises(UsageError, match="'bf16': only fp32 can be updated"):
-        export(
-            more, tmp_path / "m", options=ExportOptions(precision="bf16"), models=[uint8_model.path]
-        )
+        export(more, tmp_path / "m", None, ExportOptions(precision="bf16"), [uint8_model.path])
 
 
 @pytest.mark.parametrize(
@@ -259,7 +257,7 @@ def test_an_export_empties_its_scratch_folder(photos, tmp_path):
 
 
 def test_too_little_memory_is_foreseen(photos, monkeypatch):
-    monkeypatch.setattr("fre_edge.memory.free_memory", lambda: 10**6)
+    monkeypatch.setattr("fre_edge.memory.free_memory", lambda: 10**4)
     for method in ("pca", "randomized", "tied-ae", "incremental"):
         with pytest.raises(MemoryLimitError, match=f"--method {method} on 24 photos needs .* MB"):
             fit(photos, dataclasses.replace(OPTIONS, method=method))
