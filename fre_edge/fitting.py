@@ -112,7 +112,7 @@ class Fit:
         features of good photos counts as good; scenes stay as they were found, where every photo
         was kept.
         """
-        if state.complete:
+        if state.complete and state.groups is None:
             state = replace(state, groups=self.groups)
         strategy = make_strategy(self.plan.method, self.options)
         learned = learn(state, self.shapes, self.photos, self.options, strategy)

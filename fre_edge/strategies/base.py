@@ -242,10 +242,10 @@ def gram(features: Features) -> tuple[Floats, Floats]:
     matrix = np.zeros((len(features),) * 2)
     for columns, tile in tiles(features):
         mean[columns] = tile.mean(0)
+        if not np.isfinite(mean[columns]).all():
+            check_finite(features)
         tile -= mean[columns]
         matrix += tile @ tile.T
-    if not np.isfinite(mean).all():
-        check_finite(features)
     return mean, matrix
 
 
