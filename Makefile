@@ -41,6 +41,7 @@ quality: $(STAMP)
 bench: demo quality
 	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/fitting.py build/demo/data
+	$(BIN)/python benchmarks/strategies.py build/demo/data
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data \
 		--json benchmarks/results/bench-latency.json

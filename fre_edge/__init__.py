@@ -8,13 +8,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fre_edge.fitting import Fit, fit
+    from fre_edge.fitting import Fit, fit, update
     from fre_edge.fre import FRE
     from fre_edge.options import FitOptions
 
-__all__ = ["FRE", "Fit", "FitOptions", "fit"]
+__all__ = ["FRE", "Fit", "FitOptions", "fit", "update"]
 
-_MODULES = {"FRE": "fre", "Fit": "fitting", "FitOptions": "options", "fit": "fitting"}
+_MODULES = {
+    "FRE": "fre",
+    "Fit": "fitting",
+    "FitOptions": "options",
+    "fit": "fitting",
+    "update": "fitting",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562

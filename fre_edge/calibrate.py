@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 
 from fre_edge.grouping import Groups
-from fre_edge.subspace import Floats
+from fre_edge.strategies.base import Floats
 from fre_runtime.calibration import Calibration, Histogram, Threshold
 
 SPREAD = 1.0

@@ -13,9 +13,11 @@ import openvino
 import torch
 from numpy.typing import NDArray
 
+from fre_edge.checkpoint import Checkpoint
 from fre_edge.features import FeatureExtractor, FeatureShape
+from fre_edge.gathering import Gatherer, Keep
 from fre_edge.images import Photo, PhotoReader
-from fre_edge.subspace import Features
+from fre_edge.strategies.base import Features
 from fre_runtime.engines.base import Settings
 from fre_runtime.engines.openvino import config
 from fre_runtime.errors import DataError
@@ -117,34 +119,48 @@ class OpenVinoTrunk:
 def extract(
     trunk: Trunk, reader: PhotoReader, shapes: Sequence[FeatureShape]
 ) -> tuple[list[Path], list[Features]]:
-    """Run all photos through ``trunk``.
+    """Run all photos through ``trunk``; returns those used, and float32 (N, D) for each layer."""
+    keep = Keep(shapes, len(reader.paths))
+    photos = gather(trunk, reader, keep)
+    return photos, keep.state().kept
 
-    Returns
-    -------
-    The photos used, and float32 (N, D) for each layer; memory beyond these does not grow with N.
+
+def gather(
+    trunk: Trunk,
+    reader: PhotoReader,
+    gatherer: Gatherer,
+    checkpoint: Checkpoint | None = None,
+) -> list[Path]:
+    """Run all photos through ``trunk`` into ``gatherer``; returns those used.
+
+    Beyond what the gatherer takes, memory does not grow with the photos. With a ``checkpoint`` it
+    goes on where an earlier one was stopped, to the same result.
 
     Raises
     ------
     DataError
         When a feature is not finite.
     """
-    features = [np.empty((len(reader.paths), shape.dimension), np.float32) for shape in shapes]
-    photos: list[Path] = []
+    photos = [] if checkpoint is None else checkpoint.resume(reader, gatherer)
 
     def run(photo: Photo) -> tuple[Path, list[Features]]:
         return photo.path, trunk(photo.image)
 
     rows = ordered_map(run, reader, trunk.workers, 2 * trunk.workers, trunk.prepare)
-    shown = track(rows, len(reader.paths), "extracting features")
+    shown = track(rows, len(reader.paths) - reader.start, "extracting features")
     with _one_thread_each():
         for path, taps in shown if log.isEnabledFor(logging.INFO) else rows:
-            for layer, u in zip(features, taps, strict=True):
-                layer[len(photos)] = u
+            if not all(np.isfinite(layer).all() for layer in taps):
+                raise DataError(
+                    f"the backbone gives non-finite features for {path}; its weights are damaged"
+                )
+            gatherer.add(path, taps)
             photos.append(path)
-    used = [layer[: len(photos)] for layer in features]
-    if not all(np.isfinite(layer).all() for layer in used):
-        raise DataError("the backbone gives non-finite features; its weights are damaged")
-    return photos, used
+            if checkpoint is not None:
+                checkpoint.note(reader, gatherer, photos)
+    if checkpoint is not None:
+        checkpoint.save(reader, gatherer, photos)
+    return photos
 
 
 @contextlib.contextmanager

@@ -1,31 +1,34 @@
-"""Fitting FRE on a folder of photos of good parts."""
+"""Fitting FRE on a folder of photos of good parts, and going on from fits of earlier ones."""
 
+import hashlib
 import logging
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from fre_edge.backbones import Backbone, build_backbone
-from fre_edge.calibrate import calibrate
-from fre_edge.extraction import extract, trunk_for
+from fre_edge.checkpoint import Checkpoint
+from fre_edge.extraction import Trunk, gather, trunk_for
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import FRE, Head
-from fre_edge.fusion import Fusion, held_out_fusion
-from fre_edge.grouping import Groups, GroupTable, automatic_groups, make_folds
-from fre_edge.heldout import held_out_maps
+from fre_edge.fusion import Fusion
+from fre_edge.gathering import Gatherer, Keep, Stream
+from fre_edge.grouping import Groups, GroupTable
 from fre_edge.images import PhotoReader
+from fre_edge.learning import learn
 from fre_edge.options import FitOptions
-from fre_edge.subspace import Features, Floats, Rank, Subspace, fit_pca, gram
+from fre_edge.saved import Identity, Saved
+from fre_edge.state import State, merge_states, stays_complete
+from fre_edge.strategies.base import Floats, Rank, Subspace
+from fre_edge.strategies.choose import Plan, choose, make_strategy
 from fre_runtime.calibration import Calibration
-from fre_runtime.errors import DataError
+from fre_runtime.errors import DataError, UsageError
 from fre_runtime.files import good_images
 
 log = logging.getLogger(__name__)
-
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Fit:
     """A fitted model and what it was fitted on."""
 
     options: FitOptions
+    plan: Plan
+    """How it was fitted."""
     backbone: Backbone
     size: tuple[int, int]
     pool: int
@@ -41,18 +46,31 @@ class Fit:
     fusion: Fusion
     calibration: Calibration
     photos: list[Path]
-    """The photos that were used, in order."""
-    groups: Groups
-    """Scene of each photo, (N,)."""
+    """The photos that were used in this run, in order."""
+    state: State
+    """What is kept of all photos, earlier ones as well."""
     held_out_scores: Floats
-    """S of each photo under a subspace fitted without its fold, (N,)."""
+    """S of each photo whose features were kept, under a subspace fitted without its fold, (n,)."""
     skipped: dict[Path, str]
     """Files that were left out, with the reason."""
+    earlier: list[Saved] = field(default_factory=list)
+    """The models that this one goes on from."""
+
+    @property
+    def groups(self) -> Groups:
+        """Scene of each photo whose features were kept, (n,)."""
+        assert self.state.groups is not None
+        return self.state.groups
 
     @property
     def scenes(self) -> int:
         """Distinct scenes among the photos."""
-        return len(np.unique(self.groups))
+        return self.state.scenes
+
+    @property
+    def identity(self) -> Identity:
+        """What another fit must have in common to be merged with this one."""
+        return Identity.of(self.backbone, self.size, self.pool, self.shapes, self.options.seed)
 
     def module(self, io: str = "uint8", lift_to: tuple[int, int] | None = None) -> FRE:
         """Return the deployable module; see `FRE` for its input and outputs."""
@@ -74,13 +92,30 @@ class Fit:
             lift_to,
         ).eval()
 
-    def refit(self, features: list[Features]) -> "Fit":
+    def gather(self, trunk: Trunk) -> State:
+        """What is kept of the same photos as another trunk sees them."""
+        reader = PhotoReader(self.photos, *self.size)
+        if self.plan.scratch is None or self.plan.streams:
+            gatherer = _gatherer(self.plan, self.options, self.shapes, len(self.photos), None)
+            gather(trunk, reader, gatherer)
+            return gatherer.state()
+        # The files stay readable after their names have gone.
+        with tempfile.TemporaryDirectory(dir=self.plan.scratch) as folder:
+            keep = Keep(self.shapes, len(self.photos), Path(folder))
+            gather(trunk, reader, keep)
+            return keep.state()
+
+    def refit(self, state: State) -> "Fit":
         """The same fit on other features of the same photos: those of a quantised backbone.
 
         Subspaces, fusion and thresholds are learned anew, so that what quantisation does to the
-        features of good photos counts as good; scenes stay as they were found.
+        features of good photos counts as good; scenes stay as they were found, where every photo
+        was kept.
         """
-        learned = _learn(features, self.shapes, self.photos, self.options, self.groups)
+        if state.complete and state.groups is None:
+            state = replace(state, groups=self.groups)
+        strategy = make_strategy(self.plan.method, self.options)
+        learned = learn(state, self.shapes, self.photos, self.options, strategy)
         return replace(self, **learned._asdict())
 
 
@@ -106,10 +141,63 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
         When there are fewer than 2 usable photos, or they do not vary.
     UsageError
         When an option is out of range or names what does not exist.
+    MemoryLimitError, OutputError
+        When the features do not fit into memory, or the work files onto the disk.
     """
-    options = options or FitOptions()
+    return _fit(images, options or FitOptions(), [])
+
+
+def update(
+    models: Sequence[str | Path],
+    images: str | Path | Sequence[Path] | None = None,
+    options: FitOptions | None = None,
+) -> Fit:
+    """Go on from the fits of exported models, without their photos.
+
+    Parameters
+    ----------
+    models
+        Directories that ``fre-export`` wrote. Several are merged.
+    images
+        New photos of good parts, as for `fit`; None: the models are merged, no more.
+    options
+        What to fit; default: as the first model. Backbone, layers, size and pooling must be the
+        models'.
+
+    Returns
+    -------
+    Fit
+        As long as the models hold the features of all their photos, what `fit` would make of old
+        and new ones together; else as `fre_edge.state` tells.
+
+    Raises
+    ------
+    DataError
+        When the models differ in backbone, weights, layers, size or pooling, or from ``options``;
+        names the field.
+    ArtifactError
+        When a model directory is damaged.
+    UsageError, MemoryLimitError, OutputError
+        As for `fit`.
+    """
+    if not models:
+        raise UsageError("no model to update; give at least one")
+    earlier = [Saved.read(Path(model)) for model in models]
+    for saved in earlier[1:]:
+        earlier[0].identity.check(saved.identity, earlier[0].name, saved.name)
+    if images is None and len(models) == 1:
+        raise UsageError(f"{models[0]}: nothing to add to it; give IMAGES, or a second model")
+    return _fit(images, options or earlier[0].options, earlier)
+
+
+def _fit(
+    images: str | Path | Sequence[Path] | None, options: FitOptions, earlier: list[Saved]
+) -> Fit:
     options.check()
-    paths = good_images(Path(images)) if isinstance(images, str | Path) else list(images)
+    if images is None:
+        paths = []
+    else:
+        paths = good_images(Path(images)) if isinstance(images, str | Path) else list(images)
     if options.groups not in ("auto", "none"):
         GroupTable.read(Path(options.groups))  # a bad file is found before the work
     backbone = build_backbone(options.backbone, options.layers, options.weights, options.seed)
@@ -119,77 +207,86 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
     extractor = FeatureExtractor(
         backbone, backbone.spec.pool if options.pool is None else options.pool
     )
-    reader = PhotoReader(paths, *size)
     shapes = extractor.shapes(*size)
-    photos, features = extract(trunk_for(extractor, size, len(paths)), reader, shapes)
-    _check_photos(photos, reader, options)
     options = replace(options, layers=backbone.layers)
+    identity = Identity.of(backbone, size, extractor.pool, shapes, options.seed)
+    for saved in earlier:
+        saved.identity.check(identity, saved.name, "this fit")
+    plan = _plan(options, len(paths), shapes, [saved.state for saved in earlier])
+    log.info("method %s: %s", plan.method, plan.reason)
 
-    learned = _learn(features, shapes, photos, options)
+    reader = PhotoReader(paths, *size)
+    states = [saved.state for saved in earlier]
+    photos: list[Path] = []
+    if paths:
+        gatherer = _gatherer(plan, options, shapes, len(paths), plan.scratch)
+        checkpoint = _checkpoint(plan, options, identity, paths)
+        trunk = trunk_for(extractor, size, len(paths))
+        photos = gather(trunk, reader, gatherer, checkpoint)
+        _check_photos(photos, reader, options, at_least=1 if earlier else 2)
+        states.append(gatherer.state())
+    rank = Rank(options.variance, options.components)
+    state = merge_states(states, rank)
+    if state.complete and options.groups == "auto":
+        state = replace(state, groups=None)
+    strategy = make_strategy(plan.method, options)
+    learned = learn(state, shapes, photos, options, strategy)
     fitted = Fit(
         options=options,
+        plan=plan,
         backbone=backbone,
         size=size,
         pool=extractor.pool,
         shapes=shapes,
         photos=photos,
         skipped=reader.skipped,
+        earlier=earlier,
         **learned._asdict(),
     )
     _warn_of_few_scenes(fitted)
     return fitted
 
 
-class _Learned(NamedTuple):
-    """What comes out of the features."""
+def _plan(
+    options: FitOptions, photos: int, shapes: Sequence[FeatureShape], states: list[State]
+) -> Plan:
+    """As `choose`, where the earlier states leave a choice."""
+    dimensions = [shape.dimension for shape in shapes]
+    if not states or stays_complete(states, photos):
+        return choose(options, photos + sum(state.count for state in states), dimensions)
+    if options.method in ("tied-ae", "ae"):
+        raise UsageError(
+            f"method {options.method} needs the features of all photos, the models hold sketches "
+            "of them; take another method, or fit on the photos again"
+        )
+    reason = "the models hold more photos than they keep the features of"
+    plan = choose(replace(options, method="incremental"), photos, dimensions)
+    return replace(plan, reason=reason)
 
-    subspaces: list[Subspace]
-    fusion: Fusion
-    calibration: Calibration
-    groups: Groups
-    held_out_scores: Floats
 
-
-def _learn(
-    features: list[Features],
-    shapes: list[FeatureShape],
-    photos: list[Path],
+def _gatherer(
+    plan: Plan,
     options: FitOptions,
-    groups: Groups | None = None,
-) -> _Learned:
-    """Fit and calibrate on the features of each layer; ``groups`` are found unless given."""
-    grams = [gram(layer) for layer in features]
-    rank = Rank(options.variance, options.components)
-    subspaces = [
-        fit_pca(layer, mean, matrix, rank)
-        for layer, (mean, matrix) in zip(features, grams, strict=True)
-    ]
-    matrices = [matrix for _, matrix in grams]
-    if groups is None:
-        groups = _groups(matrices, photos, options)
-        _warn_of_weak_folds(groups)
-    # Photos that all show one scene are held out one by one, for want of anything better.
-    units = groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
-    folds = make_folds(units, FOLDS, options.seed)
-    held_out = [
-        held_out_maps(layer, matrix, shape, folds, rank)
-        for layer, matrix, shape in zip(features, matrices, shapes, strict=True)
-    ]
-    fusion, scores, maxima = held_out_fusion(held_out, shapes, options.score)
-    calibration = calibrate(scores, maxima, groups, options.fpr, len(folds))
-    return _Learned(subspaces, fusion, calibration, groups, scores)
+    shapes: Sequence[FeatureShape],
+    photos: int,
+    scratch: Path | None,
+) -> Gatherer:
+    if plan.streams:
+        rank = Rank(options.variance, options.components)
+        return Stream(shapes, rank, options.groups, options.seed)
+    return Keep(shapes, photos, scratch)
 
 
-def _groups(matrices: list[Floats], photos: list[Path], options: FitOptions) -> Groups:
-    if options.groups == "none":
-        return np.arange(len(photos))
-    if options.groups == "auto":
-        # The shallowest layer tells scenes apart best; the cut was measured there.
-        groups = automatic_groups(matrices[0])
-    else:
-        groups = GroupTable.read(Path(options.groups)).assign(photos)
-    log.info("%d photos show %d distinct scenes", len(photos), len(np.unique(groups)))
-    return groups
+def _checkpoint(
+    plan: Plan, options: FitOptions, identity: Identity, paths: Sequence[Path]
+) -> Checkpoint | None:
+    if plan.scratch is None:
+        return None
+    names = "\0".join(map(str, paths)).encode("utf-8", "surrogateescape")
+    sketch = [options.groups, options.components, options.seed] if plan.streams else []
+    photos = f"{len(paths)} with sha256 {hashlib.sha256(names).hexdigest()}"
+    same = {"method": plan.method, "photos": photos, "sketch": sketch}
+    return Checkpoint(plan.scratch, identity.fields() | same)
 
 
 def _warn_of_few_scenes(fitted: Fit) -> None:
@@ -205,7 +302,9 @@ def _warn_of_few_scenes(fitted: Fit) -> None:
         )
 
 
-def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) -> None:
+def _check_photos(
+    photos: list[Path], reader: PhotoReader, options: FitOptions, at_least: int
+) -> None:
     skipped = [f"{path}: {reason}" for path, reason in reader.skipped.items()]
     for reason in skipped:
         log.warning("left out: %s", reason)
@@ -214,10 +313,10 @@ def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) 
             f"{len(skipped)} of {len(reader.paths)} files cannot be used, and strict allows none; "
             f"the first: {skipped[0]}"
         )
-    if len(photos) < 2:
+    if len(photos) < at_least:
         raise DataError(
             f"{len(photos)} usable photo{'s' * (len(photos) != 1)} among {len(reader.paths)} "
-            "files, at least 2 different ones are needed (30 or more to be useful)"
+            f"files, at least {at_least} different needed (30 or more to be useful)"
             + (f"; the first problem: {skipped[0]}" if skipped else "")
         )
     if reader.brightest < 16:
@@ -228,22 +327,3 @@ def _check_photos(photos: list[Path], reader: PhotoReader, options: FitOptions) 
         )
     if len(reader.sizes) > 1:
         log.info("photos have %d different sizes; all are stretched alike", len(reader.sizes))
-
-
-def _warn_of_weak_folds(groups: Groups) -> None:
-    scenes = len(np.unique(groups))
-    if scenes == 1:
-        log.warning(
-            "all %d photos show one scene: held-out errors only tell how much it varies from shot "
-            "to shot, so other good parts may well be rejected. Add photos of other parts",
-            len(groups),
-        )
-    elif scenes < FOLDS:
-        log.warning(
-            "%d distinct scenes are fewer than %d folds: the thresholds rest on %d parts only and "
-            "support no false-reject rate below %.2g. Add photos of other good parts",
-            scenes,
-            FOLDS,
-            scenes,
-            1 / (scenes + 1),
-        )

@@ -7,13 +7,15 @@ This module is what gets exported: every constant of the deployed graph is a buf
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fusion import Fuse, Fusion, finest_grid
-from fre_edge.subspace import Subspace
+from fre_edge.strategies.base import Subspace
 from fre_runtime.calibration import Threshold
 
 
@@ -35,24 +37,36 @@ class Reconstruction(nn.Module):
     W is kept in 8 bits: each row is rounded to whole numbers q, and the projection onto it is
     q q^T / |q|^2. At batch 1 the two products are bound by reading W; this is a quarter of it, in
     the file as well; ``benchmarks/rounding.py`` tells how little that moves the scores.
+
+    The decoder V of an untied autoencoder is rounded in the same way, and both keep the lengths
+    that were learned; its one bias b is added to the code.
     """
 
     mean: Tensor
     components: Tensor
+    decoder: Tensor | None
     project: Tensor
     reconstruct: Tensor
+    bias: Tensor | None
 
     def __init__(self, subspace: Subspace) -> None:
         super().__init__()
-        components = torch.from_numpy(subspace.components)
-        step = components.abs().amax(1, keepdim=True) / 127
-        rounded = (components / step).round().to(torch.int8)
-        squares = rounded.double().square().sum(1, keepdim=True)
-        # -1/|q|^2, as two factors: a plain number on the way back lets engines keep 8 bits there.
+        components, step = _rounded(subspace.components)
+        # Two factors, since a plain number on the way back lets engines keep 8 bits there.
         back = 1 / 127
         self.register_buffer("mean", torch.from_numpy(subspace.mean))
-        self.register_buffer("components", rounded)
-        self.register_buffer("project", (-1 / (squares * back)).float())
+        self.register_buffer("components", components)
+        if subspace.decoder is None:
+            decoder = None
+            scale = 1 / components.double().square().sum(1, keepdim=True)  # 1/|q|^2
+            bias = None
+        else:
+            decoder, step_back = _rounded(subspace.decoder)
+            scale = step.double() * step_back
+            bias = -(torch.from_numpy(subspace.bias) * step_back[:, 0] / back).float()
+        self.register_buffer("decoder", decoder)
+        self.register_buffer("project", (-scale / back).float())
+        self.register_buffer("bias", bias)
         self.register_buffer("reconstruct", torch.tensor(back))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -60,9 +74,19 @@ class Reconstruction(nn.Module):
         x = features.flatten(1) - self.mean
         components = self.components.float()
         z = x @ (components * self.project).T
-        error = torch.addmm(x, z, components * self.reconstruct)
+        if self.bias is not None:
+            z = z + self.bias
+        way_back = components if self.decoder is None else self.decoder.float()
+        error = torch.addmm(x, z, way_back * self.reconstruct)
         error = error.reshape(-1, features.shape[1], features.shape[2] * features.shape[3])
         return (error * error).sum(1)
+
+
+def _rounded(rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Rows (k, D) as whole numbers in -127..127, and the step of each, (k, 1)."""
+    exact = torch.from_numpy(rows)
+    step = exact.abs().amax(1, keepdim=True) / 127
+    return (exact / step).round().to(torch.int8), step
 
 
 class Head(nn.Module):

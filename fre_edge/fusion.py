@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fre_edge.features import FeatureShape
 from fre_edge.scores import image_scores
-from fre_edge.subspace import Floats
+from fre_edge.strategies.base import Floats
 
 
 class Fusion(NamedTuple):

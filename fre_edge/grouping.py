@@ -1,22 +1,41 @@
 """Which photos show the same scene: bursts, several exposures of one part, near-copies.
 
 Such photos must sit in the same fold, or held-out errors say nothing about the next part.
+
+Up to `MOST_AT_ONCE` photos are compared each with each. A longer stream goes through `SceneStream`:
+within each block of photos as before; a scene of the block then joins the one of the last
+`REMEMBERED` scenes whose first photo is nearest, if that is near enough, by the cosine of random
+projections. So a burst is found wherever it begins; near-copies that come more than `REMEMBERED`
+scenes apart are taken for different parts.
 """
 
 import csv
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from fre_edge.subspace import Floats
+from fre_edge.strategies.base import Features, Floats, products
 from fre_runtime.errors import DataError
 
 Groups = NDArray[np.int64]
 """Group number of each image, (N,)."""
+
+FOLDS = 5
+MOST_AT_ONCE = 4096
+"""Photos whose similarities are looked at all together."""
+BLOCK = 256
+"""Photos of a stream that are looked at together."""
+REMEMBERED = 2048
+"""Scenes of a stream that later photos are compared with."""
+BUCKETS = 256
+"""Length of a random projection: cosines of unlike photos come out within about 1/16 of theirs."""
 
 CUT = 0.65
 """Average cosine of centred features above which two clusters are one scene."""
@@ -36,7 +55,7 @@ def automatic_groups(matrix: Floats, cut: float = CUT) -> Groups:
     distance = np.maximum(1.0 - matrix / np.outer(norms, norms), 0.0)
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), method="average")
-    return np.asarray(fcluster(tree, t=1.0 - cut, criterion="distance"), np.int64)
+    return np.asarray(fcluster(tree, t=1.0 - cut, criterion="distance"), np.int64) - 1
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,8 @@ class GroupTable:
 
     path: Path
     group_of: dict[str, str]
+    used: dict[str, Path] = field(default_factory=dict)
+    """The image that each name was found to mean."""
 
     @classmethod
     def read(cls, path: Path) -> "GroupTable":
@@ -69,19 +90,113 @@ class GroupTable:
 
     def assign(self, images: list[Path]) -> Groups:
         """Return the group of each image; raises `DataError` where it is missing or ambiguous."""
-        labels = []
-        used: dict[str, Path] = {}
-        for image in images:
-            tails = ("/".join(image.parts[-n:]) for n in range(len(image.parts), 0, -1))
-            name = next((tail for tail in tails if tail in self.group_of), None)
-            if name is None:
-                raise DataError(f"{self.path}: gives no group for {image}; add a line for it")
-            if used.setdefault(name, image) != image:
-                raise DataError(
-                    f"{self.path}: {name} means both {used[name]} and {image}; add their folders"
-                )
-            labels.append(self.group_of[name])
+        labels = [self.label(image) for image in images]
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+    def label(self, image: Path) -> str:
+        """Return the label of an image's group; raises as `assign` does."""
+        tails = ("/".join(image.parts[-n:]) for n in range(len(image.parts), 0, -1))
+        name = next((tail for tail in tails if tail in self.group_of), None)
+        if name is None:
+            raise DataError(f"{self.path}: gives no group for {image}; add a line for it")
+        if self.used.setdefault(name, image) != image:
+            raise DataError(
+                f"{self.path}: {name} means both {self.used[name]} and {image}; add their folders"
+            )
+        return self.group_of[name]
+
+
+class SceneStream:
+    """Finds the scene of each photo of a stream, a block at a time; see the module.
+
+    Parameters
+    ----------
+    dimension
+        D of the layer that scenes are told apart by.
+    groups
+        ``auto``, ``none``, or the path of a table, as in `FitOptions`.
+    """
+
+    def __init__(self, dimension: int, groups: str) -> None:
+        self.count = 0
+        self._auto = groups == "auto"
+        self._table = None if groups in ("auto", "none") else GroupTable.read(Path(groups))
+        self._labels: dict[str, int] = {}
+        rng = np.random.default_rng(0)
+        self._order = rng.permutation(dimension)
+        self._signs = rng.choice(np.array([-1, 1], np.float32), dimension)
+        self._starts = np.linspace(0, dimension, min(BUCKETS, dimension), endpoint=False).astype(
+            int
+        )
+        self._leaders = np.empty((0, len(self._starts)), np.float32)
+        self._numbers = np.empty(0, np.int64)
+
+    def find(self, photos: list[Path], features: Features, mean: Floats) -> Groups:
+        """Number the scenes of a block of photos, going on from the earlier ones.
+
+        Parameters
+        ----------
+        photos
+            Their paths.
+        features
+            float32 (n, D).
+        mean
+            Mean of all features so far, (D,).
+        """
+        if self._table is not None:
+            labels = [self._table.label(photo) for photo in photos]
+            known = [self._labels.setdefault(label, len(self._labels)) for label in labels]
+            self.count = len(self._labels)
+            return np.array(known, np.int64)
+        if not self._auto:
+            self.count += len(photos)
+            return np.arange(self.count - len(photos), self.count)
+        alone = len(photos) == 1
+        local = np.zeros(1, np.int64) if alone else automatic_groups(products(features, mean))
+        _, first, inverse = np.unique(local, return_index=True, return_inverse=True)
+        centre = self._project(mean[None])
+        return self._join(self._project(features[first]), centre)[inverse]
+
+    def _join(self, leaders: Features, centre: Features) -> Groups:
+        """Number new scenes by their first photos: as the nearest earlier one, or anew."""
+        numbers = np.full(len(leaders), -1)
+        if len(self._leaders):
+            cosines = _unit(leaders - centre) @ _unit(self._leaders - centre).T
+            nearest = cosines.argmax(1)
+            near = cosines[np.arange(len(leaders)), nearest] >= CUT
+            numbers[near] = self._numbers[nearest[near]]
+        new = numbers < 0
+        numbers[new] = np.arange(self.count, self.count + new.sum())
+        self.count += int(new.sum())
+        self._leaders = np.concatenate([self._leaders, leaders[new]])[-REMEMBERED:]
+        self._numbers = np.concatenate([self._numbers, numbers[new]])[-REMEMBERED:]
+        return numbers
+
+    def _project(self, features: Floats | Features) -> Features:
+        """Sum columns with random signs into buckets, float32 (n, buckets)."""
+        signed = features[:, self._order] * self._signs
+        return np.add.reduceat(signed, self._starts, axis=1).astype(np.float32)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What has been seen, to be given to `restore`."""
+        labels = json.dumps(self._labels).encode()
+        return {
+            "leaders": self._leaders,
+            "numbers": self._numbers,
+            "labels": np.frombuffer(labels, np.uint8),
+            "count": np.array([self.count]),
+        }
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `tensors`."""
+        self._leaders, self._numbers = tensors["leaders"], tensors["numbers"]
+        self._labels = json.loads(tensors["labels"].tobytes())
+        self.count = int(tensors["count"][0])
+
+
+def _unit(rows: Features) -> Features:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
 
 
 def make_folds(groups: Groups, folds: int, seed: int) -> list[NDArray[np.int64]]:

@@ -36,17 +36,21 @@ class PhotoReader:
     """Sizes (height, width) that the photos had on disk."""
     brightest: int = 0
     """Largest pixel value met, 0..255."""
+    start: int = 0
+    """Paths to leave out at the beginning: an earlier reader had them."""
+    seen: dict[bytes, Path] = field(default_factory=dict)
+    """The pictures met, by their sha256 at model size."""
 
     def __iter__(self) -> Iterator[Photo]:
         """Yield the readable photos, each distinct picture once."""
-        seen: dict[bytes, Path] = {}
-        reads = ordered_map(self._read, self.paths, READERS, AHEAD)
-        for path, read in zip(self.paths, reads, strict=True):
+        paths = self.paths[self.start :]
+        reads = ordered_map(self._read, paths, READERS, AHEAD)
+        for path, read in zip(paths, reads, strict=True):
             if isinstance(read, str):
                 self.skipped[path] = read
                 continue
             image, size = read
-            first = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), path)
+            first = self.seen.setdefault(hashlib.sha256(image.tobytes()).digest(), path)
             if first != path:
                 self.skipped[path] = f"is a copy of {first.name}"
                 continue

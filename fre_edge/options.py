@@ -7,6 +7,9 @@ from fre_runtime.errors import UsageError
 SCORES = ("p3", "p2", "sum", "max")
 """Ways to pool the map to a score; see `fre_edge.scores.image_scores`."""
 
+METHODS = ("auto", "pca", "incremental", "randomized", "tied-ae", "ae")
+"""Ways to find the subspace; see `fre_edge.strategies`."""
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -25,6 +28,13 @@ class FitOptions:
     """Fraction of the variance that the subspace holds, in (0, 1]."""
     components: int | None = None
     """Number of components; overrides `variance`."""
+    method: str = "auto"
+    """How the subspace is found: one of `METHODS`; ``auto`` goes by number, size and memory."""
+    warm_start: bool = False
+    """Autoencoders begin at the PCA instead of at random."""
+    scratch: str | None = None
+    """Folder for features that shall not lie in memory, and for what a fit that was stopped goes
+    on from."""
     score: str = "p3"
     """How the map becomes the image score: one of `SCORES`."""
     groups: str = "auto"
@@ -39,6 +49,10 @@ class FitOptions:
         """Raise `UsageError` for a value out of range."""
         if self.score not in SCORES:
             raise UsageError(f"score {self.score!r} does not exist; choose {', '.join(SCORES)}")
+        if self.method not in METHODS:
+            raise UsageError(f"method {self.method!r} does not exist; choose {', '.join(METHODS)}")
+        if self.warm_start and self.method not in ("tied-ae", "ae"):
+            raise UsageError(f"warm_start is for tied-ae and ae, the method is {self.method}")
         if not 0 < self.variance <= 1:
             raise UsageError(f"variance must be above 0 and at most 1, got {self.variance}")
         if not 1e-6 <= self.fpr < 1:

@@ -1,27 +1,170 @@
-"""``fit.safetensors``: the fitted subspaces as numbers, beside the graph that they went into."""
+"""What is kept of the photos of a fit: enough to go on from without them.
 
-from pathlib import Path
+As long as they are few, that is their features: whatever is fitted later on old and new photos is
+fitted as if all had been there at once. Beyond `COMPLETE_BYTES`, it is a `Sketch` of each fold of
+each layer, and the features of a random sample of photos, each with its fold. Sketches merge fold
+by fold, samples in proportion to the photos that they stand for. A sampled photo is held out with
+its fold, as ever: it is scored by the subspace of all other folds, old and new, which never saw it.
+What merging cannot see are near-copies of one scene in two states: these may land in two folds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
 
-from fre_edge.fitting import Fit
-from fre_runtime.errors import OutputError
+from fre_edge.grouping import FOLDS, Groups
+from fre_edge.strategies.base import Features, Rank
+from fre_edge.strategies.incremental import sketch_rows
+from fre_edge.strategies.sketch import Sketch, Sketcher, merge
+
+COMPLETE_BYTES = 2**27
+"""Bytes of features up to which a saved state holds those of every photo."""
+SAMPLE_BYTES = 2**28
+"""Bytes of features of the sampled photos beyond that."""
+FEWEST_SAMPLED, MOST_SAMPLED = 128, 2048
 
 
-def save_fit(fit: Fit, path: Path) -> None:
-    """Write mu, W, the spectrum and the counts of each layer, and the held-out scores."""
-    tensors: dict[str, np.ndarray] = {
-        "held_out_scores": fit.held_out_scores,
-        "groups": np.ascontiguousarray(fit.groups),
-        "count": np.array([len(fit.photos)], np.int64),
-    }
-    for name, subspace in zip(fit.backbone.layers, fit.subspaces, strict=True):
-        tensors[f"{name}.mean"] = subspace.mean
-        tensors[f"{name}.components"] = subspace.components
-        tensors[f"{name}.spectrum"] = np.ascontiguousarray(subspace.spectrum)
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # a full disk, among others
-        raise OutputError(f"{path.name}: cannot be written ({error})") from error
+@dataclass(frozen=True)
+class State:
+    """See the module.
+
+    Attributes
+    ----------
+    kept
+        Features of each layer, float32 (n, D), of all photos or of the sampled ones.
+    photos
+        Which photo of this run each kept row is; -1 for photos of earlier runs. int64 (n,).
+    groups
+        Scene of each kept row, int64 (n,); None until it has been found.
+    folds
+        Fold of each kept row, int64 (n,); None until it has been found.
+    count
+        Photos that the state stands for.
+    scenes
+        Distinct scenes among them.
+    sketches
+        Of each layer, one for each fold; empty where every photo is kept.
+    """
+
+    kept: list[Features]
+    photos: NDArray[np.int64]
+    groups: Groups | None
+    folds: NDArray[np.int64] | None
+    count: int
+    scenes: int
+    sketches: list[list[Sketch]]
+
+    @classmethod
+    def of(cls, features: list[Features]) -> "State":
+        """The state that keeps the features of each layer, float32 (N, D), of all photos."""
+        count = len(features[0])
+        return cls(features, np.arange(count), None, None, count, 0, [])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the features of every photo are kept."""
+        return not self.sketches
+
+    @property
+    def dimensions(self) -> list[int]:
+        """D of each layer."""
+        return [layer.shape[1] for layer in self.kept]
+
+    def earlier(self) -> "State":
+        """The same, its photos those of an earlier run."""
+        return replace(self, photos=np.full(len(self.photos), -1))
+
+    def sketched(self, rank: Rank) -> "State":
+        """The same in sketches and samples."""
+        if not self.complete:
+            return self
+        assert self.folds is not None
+        sketches: list[list[Sketch]] = []
+        for layer in self.kept:
+            sketches.append([])
+            for fold in range(FOLDS):
+                sketcher = Sketcher(layer.shape[1], sketch_rows(rank))
+                rows = np.flatnonzero(self.folds == fold)
+                for start in range(0, len(rows), sketcher.limit):
+                    sketcher.add(np.asarray(layer[rows[start : start + sketcher.limit]]))
+                sketches[-1].append(sketcher.sketch())
+        return replace(self, sketches=sketches).sampled(most_sampled(self.dimensions), 0)
+
+    def sampled(self, most: int, seed: int) -> "State":
+        """The same with ``most`` kept rows at most."""
+        if len(self.photos) <= most:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.photos), most, replace=False))
+        assert self.groups is not None
+        assert self.folds is not None
+        return replace(
+            self,
+            kept=[np.asarray(layer[chosen]) for layer in self.kept],
+            photos=self.photos[chosen],
+            groups=self.groups[chosen],
+            folds=self.folds[chosen],
+        )
+
+    def bounded(self, rank: Rank) -> "State":
+        """The same in at most `COMPLETE_BYTES`, or in sketches."""
+        size = 4 * self.count * sum(self.dimensions)
+        return self if size <= COMPLETE_BYTES else self.sketched(rank)
+
+
+def most_sampled(dimensions: Sequence[int]) -> int:
+    """Photos that are sampled where not all can be kept."""
+    fitting = SAMPLE_BYTES // (4 * sum(dimensions))
+    return min(max(fitting, FEWEST_SAMPLED), MOST_SAMPLED)
+
+
+def stays_complete(states: Sequence[State], more: int = 0) -> bool:
+    """Whether these states and so many photos more can be kept whole."""
+    count = sum(state.count for state in states) + more
+    size = 4 * count * sum(states[0].dimensions)
+    return all(state.complete for state in states) and size <= COMPLETE_BYTES
+
+
+def merge_states(states: Sequence[State], rank: Rank) -> State:
+    """One state of all photos, such as several machines gathered.
+
+    Complete while all are and `COMPLETE_BYTES` allow. Else fold by fold; of the kept rows each
+    state gives a share that is in proportion to its photos.
+    """
+    if len(states) == 1:
+        return states[0]
+    if stays_complete(states):
+        return _joined(states, [])
+    count, dimensions = sum(state.count for state in states), states[0].dimensions
+    states = [state.sketched(rank) for state in states]
+    sketches = [
+        [
+            merge([state.sketches[layer][fold] for state in states], sketch_rows(rank))
+            for fold in range(FOLDS)
+        ]
+        for layer in range(len(dimensions))
+    ]
+    # Rows per photo that the state with the thinnest sample can give, and that there is room for.
+    share = min(most_sampled(dimensions) / count, *(len(s.photos) / s.count for s in states))
+    thinned = [s.sampled(max(1, round(share * s.count)), seed) for seed, s in enumerate(states)]
+    return _joined(thinned, sketches)
+
+
+def _joined(states: Sequence[State], sketches: list[list[Sketch]]) -> State:
+    groups, folds, scenes = [], [], 0
+    for state in states:
+        if state.groups is not None and state.folds is not None:
+            groups.append(state.groups + scenes)
+            folds.append(state.folds)
+        scenes += state.scenes
+    found = len(groups) == len(states)
+    return State(
+        [np.concatenate(layers) for layers in zip(*(s.kept for s in states), strict=True)],
+        np.concatenate([state.photos for state in states]),
+        np.concatenate(groups) if found else None,
+        np.concatenate(folds) if found else None,
+        sum(state.count for state in states),
+        scenes,
+        sketches,
+    )

@@ -18,6 +18,7 @@ from fre_edge import Fit, FitOptions, fit
 from fre_edge.extraction import extract, trunk_for
 from fre_edge.grouping import Groups
 from fre_edge.images import PhotoReader
+from fre_edge.state import State
 
 FEW = 8
 """Photos of the fit that only tells shapes and defaults."""
@@ -113,4 +114,6 @@ def refitted(
         Scene of each photo, (N,).
     """
     asked = replace(options, layers=base.backbone.layers)
-    return replace(base, options=asked, photos=list(photos), groups=groups).refit(rows)
+    plan = base.plan if asked.method == "auto" else replace(base.plan, method=asked.method)
+    known = replace(State.of(rows), groups=groups)
+    return replace(base, options=asked, plan=plan, photos=list(photos)).refit(known)

@@ -3,13 +3,13 @@
 import argparse
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from fre_edge.options import FitOptions
+from fre_edge.options import METHODS, FitOptions
 from fre_runtime.card import Card, Variant
 from fre_runtime.commands.common import out, positive_int, write_json
-from fre_runtime.errors import MissingDependencyError
+from fre_runtime.errors import MissingDependencyError, UsageError
 from fre_runtime.model_dir import REPORT, ModelDir
 from fre_runtime.threads import default_threads
 
@@ -27,20 +27,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "images",
         type=Path,
         metavar="IMAGES",
-        help="folder of photos of good parts, or an MVTec-layout category (train/good is used)",
+        nargs="?",
+        help="folder of photos of good parts, or an MVTec-layout category (train/good is used); "
+        "may be left out where --update merges models",
+    )
+    parser.add_argument(
+        "--update",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="go on from these model directories, without their photos: add those of IMAGES to "
+        "them, merge several; what is not given is as the first of them has it",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="model directory to write"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory")
     model = parser.add_argument_group("model")
-    model.add_argument("--backbone", default=DEFAULTS.backbone, help="default: %(default)s")
-    model.add_argument(
-        "--layers", type=_names, default=(), metavar="L[,L]", help="graph nodes to tap"
-    )
+    model.add_argument("--backbone", help=f"default: {DEFAULTS.backbone}")
+    model.add_argument("--layers", type=_names, metavar="L[,L]", help="graph nodes to tap")
     model.add_argument(
         "--weights",
-        default="auto",
         metavar="auto|FILE|random",
         help="auto: embedded or torchvision's; FILE: a state dict; random: for speed work only",
     )
@@ -55,19 +63,34 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     rank.add_argument(
         "--variance",
         type=float,
-        default=0.92,
         metavar="F",
-        help="variance kept, default %(default)s",
+        help=f"variance kept, default {DEFAULTS.variance}",
     )
     rank.add_argument("--components", type=positive_int, metavar="K", help="components kept")
-    model.add_argument(
-        "--score", default="p3", metavar="p3|p2|sum|max", help="default: %(default)s"
+    model.add_argument("--score", metavar="p3|p2|sum|max", help=f"default: {DEFAULTS.score}")
+    model.add_argument("--seed", type=int, help=f"default: {DEFAULTS.seed}")
+    fitting = parser.add_argument_group("fitting")
+    fitting.add_argument(
+        "--method",
+        metavar="|".join(METHODS),
+        help="how the subspace is found; default: auto, by number and size of the features and "
+        "free memory",
     )
-    model.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
+    fitting.add_argument(
+        "--warm-start",
+        action="store_true",
+        default=None,
+        help="tied-ae and ae begin at the PCA instead of at random",
+    )
+    fitting.add_argument(
+        "--scratch",
+        metavar="DIR",
+        help="keep features on disk there, and what a fit that was stopped goes on from when the "
+        "same command is given again; emptied at the end",
+    )
     thresholds = parser.add_argument_group("thresholds")
     thresholds.add_argument(
         "--groups",
-        default="auto",
         metavar="auto|none|FILE",
         help="keep near-copies in one fold: found by similarity, not at all, or by a CSV file "
         "with the columns file,group",
@@ -75,9 +98,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     thresholds.add_argument(
         "--fpr",
         type=float,
-        default=0.01,
         metavar="F",
-        help="false-reject rate, default %(default)s",
+        help=f"false-reject rate, default {DEFAULTS.fpr}",
     )
     graph = parser.add_argument_group("graph")
     graph.add_argument("--io", default="uint8", metavar="uint8|float", help="default: %(default)s")
@@ -91,7 +113,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="variants besides fp32: bf16, int8 (needs the extra 'quantize'), each with thresholds "
         "of its own and left out where it is worse than fp32; auto: those that are faster here",
     )
-    parser.add_argument("--strict", action="store_true", help="refuse files that cannot be used")
+    parser.add_argument(
+        "--strict", action="store_true", default=None, help="refuse files that cannot be used"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the card as JSON; - for stdout")
     parser.add_argument("--quiet", action="store_true", help="only warnings and the summary")
     return parser.parse_args(argv)
@@ -127,29 +151,29 @@ def run(args: argparse.Namespace) -> int:
             f"{error.name} is not installed; run: pip install 'fre-edge[train]'"
         ) from error
 
-    fit_options = FitOptions(
-        backbone=args.backbone,
-        layers=args.layers,
-        weights=args.weights,
-        size=args.size,
-        pool=args.pool,
-        variance=args.variance,
-        components=args.components,
-        score=args.score,
-        groups=args.groups,
-        fpr=args.fpr,
-        seed=args.seed,
-        strict=args.strict,
-    )
+    if args.images is None and not args.update:
+        raise UsageError("IMAGES is missing: give a folder of photos of good parts, or --update")
     torch.set_num_threads(default_threads())
     options = ExportOptions(args.io, args.map_size, args.precision, args.overwrite)
-    model = export(args.images, args.out, fit_options, options)
+    model = export(args.images, args.out, _fit_options(args), options, args.update)
     if args.json:
         write_json(args.json, asdict(model.card))
     if args.json != "-":
         for line in _summary(model, time.monotonic() - start):
             out(line)
     return 0
+
+
+def _fit_options(args: argparse.Namespace) -> FitOptions:
+    """What was given; all else by default, or as the first model to update has it."""
+    from fre_edge.saved import Saved
+
+    base = Saved.read(args.update[0]).options if args.update else DEFAULTS
+    given = {field.name: getattr(args, field.name, None) for field in fields(FitOptions)}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "variance" in chosen:
+        chosen["components"] = None
+    return replace(base, **chosen)
 
 
 def _summary(model: ModelDir, seconds: float) -> list[str]:
@@ -159,7 +183,9 @@ def _summary(model: ModelDir, seconds: float) -> list[str]:
     best = recommended(card)
     return [
         f"{model.path}: written and verified in {seconds:.1f} s",
-        f"  fitted      {card.training.images} photos of {card.training.scenes} scenes"
+        f"  fitted      {card.training.images} photos of {card.training.scenes} scenes by "
+        + card.training.method
+        + (f", going on from {', '.join(card.training.updated)}" if card.training.updated else "")
         + (f", {skipped} files left out" if skipped else ""),
         "  subspace    "
         + ", ".join(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fre_edge.fitting import Fit, fit
+from fre_edge.checkpoint import clear
+from fre_edge.fitting import Fit, fit, update
 from fre_edge.fusion import finest_grid
 from fre_edge.options import FitOptions
-from fre_edge.state import save_fit
+from fre_edge.saved import save_fit
 from fre_export.onnx_graph import trace_trunk
 from fre_export.parity import ParityError, Sample
 from fre_export.quantise import check_installed
@@ -90,23 +91,27 @@ class ExportOptions:
 
 
 def export(
-    images: str | Path | Sequence[Path] | Fit,
+    images: str | Path | Sequence[Path] | Fit | None,
     out: str | Path,
     fit_options: FitOptions | None = None,
     options: ExportOptions | None = None,
+    models: Sequence[str | Path] = (),
 ) -> ModelDir:
     """Fit (unless given a fit), fold into one graph, prove parity, write the model directory.
 
     Parameters
     ----------
     images
-        A folder of good photos, an MVTec-layout category, a list of files, or a `Fit`.
+        A folder of good photos, an MVTec-layout category, a list of files, or a `Fit`; None to
+        merge ``models``, no more.
     out
         The directory to write; it appears whole, or not at all.
     fit_options
         For the fit; not allowed with a `Fit`.
     options
         For the graph.
+    models
+        Model directories to go on from; see `fre_edge.update`.
 
     Returns
     -------
@@ -126,6 +131,11 @@ def export(
     """
     options = options or ExportOptions()
     options.check()
+    if models and options.variants:
+        raise UsageError(
+            f"precision {options.precision!r}: only fp32 can be updated, since the earlier photos "
+            "would have to pass another backbone; export the others from all photos"
+        )
     if "int8" in options.variants:
         check_installed()
     out = Path(out)
@@ -135,6 +145,8 @@ def export(
         if fit_options is not None:
             raise UsageError("fit_options cannot be given with a Fit; it has its own")
         fitted = images
+    elif models or images is None:
+        fitted = update(models, images, fit_options)
     else:
         fitted = fit(images, fit_options)
     with new_directory(out, overwrite=options.overwrite) as temporary:
@@ -143,6 +155,8 @@ def export(
         for name, variant in written.card.variants.items():
             for engine in variant.files:  # what every later load will do
                 open_engine(written, engine, name)
+    if fitted.plan.scratch is not None:
+        clear(fitted.plan.scratch)
     return open_model_dir(out)
 
 
@@ -231,6 +245,7 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
             width=shape.width,
             components=len(subspace.components),
             variance=subspace.captured,
+            shortfall=subspace.shortfall,
             map_weight=map_weight,
             score_weight=score_weight,
         )
@@ -258,8 +273,9 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
         ),
         layers=layers,
         training=Training(
-            method="pca",
-            images=len(fitted.photos),
+            method=fitted.plan.method,
+            updated=[saved.name for saved in fitted.earlier],
+            images=fitted.state.count,
             scenes=fitted.scenes,
             grouping=Path(fitted.options.groups).name,
             skipped=[f"{path.name}: {reason}" for path, reason in fitted.skipped.items()],

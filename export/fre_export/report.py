@@ -52,12 +52,16 @@ def training_page(card: Card, fitted: Fit) -> str | None:
 
 
 def _oddest(fitted: Fit) -> list[int]:
-    """Rows of the highest held-out scores, one of each scene: near-copies teach nothing new."""
+    """Rows of the highest held-out scores, one of each scene: near-copies teach nothing new.
+
+    Of this run's photos only: those of earlier models are not at hand.
+    """
     order = np.argsort(-fitted.held_out_scores, kind="stable")
+    order = order[fitted.state.photos[order] >= 0]
     _, first = np.unique(fitted.groups[order], return_index=True)
     return [int(order[place]) for place in np.sort(first)[:ODDEST]]
 
 
 def _shown(fitted: Fit, scores: np.ndarray, row: int) -> Shown:
-    path, score = fitted.photos[row], float(scores[row])
+    path, score = fitted.photos[int(fitted.state.photos[row])], float(scores[row])
     return Shown(path.name, score, state_of(score), False, photo_picture(path))

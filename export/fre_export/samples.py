@@ -17,8 +17,8 @@ def parity_samples(images: Path | None, fit: Fit) -> tuple[list[Sample], str]:
     """Return up to `COUNT` photos at model size, evenly spread, and a description of them.
 
     From the category's test folder where there is one. Otherwise training photos turned by 180
-    degrees: real, yet new to the model, on both sides of the threshold. Neither influences the
-    model in any way.
+    degrees: real, yet new to the model, on both sides of the threshold; where models are merged
+    without photos, their golden ones, turned, mirrored and shifted. None influences the model.
     """
     if images is not None:
         try:
@@ -28,6 +28,8 @@ def parity_samples(images: Path | None, fit: Fit) -> tuple[list[Sample], str]:
         samples = _read(_spread(paths), fit.size)
         if samples:
             return samples, "photos of the test folder"
+    if not fit.photos:
+        return _moved(fit), "golden photos of the merged models, turned, mirrored and shifted"
     turned = [
         Sample(f"{sample.name} (turned)", _turned(sample.image))
         for sample in _read(_spread(fit.photos), fit.size)
@@ -40,9 +42,25 @@ def golden_image(fit: Fit) -> Image:
 
     Turned, since the error of a photo that the fit has seen can be mere rounding.
     """
-    order = np.argsort(fit.held_out_scores, kind="stable")
-    photo = read_image(fit.photos[int(order[len(order) // 2])])
+    own = np.flatnonzero(fit.state.photos >= 0)
+    if not len(own):
+        return fit.earlier[0].golden
+    order = own[np.argsort(fit.held_out_scores[own], kind="stable")]
+    photo = read_image(fit.photos[int(fit.state.photos[order[len(order) // 2]])])
     return _turned(resize(photo, *fit.size))
+
+
+def _moved(fit: Fit) -> list[Sample]:
+    """The models' golden photos, turned, mirrored and shifted in as many ways as are needed."""
+    samples = []
+    for i in range(COUNT):
+        way, which = divmod(i, len(fit.earlier))
+        image = fit.earlier[which].golden
+        image = _turned(image) if way % 2 else image
+        image = image[:, ::-1] if way // 2 % 2 else image
+        image = np.roll(image, way // 4 * image.shape[1] // 8, 1)
+        samples.append(Sample(f"{fit.earlier[which].name}'s, {way}", np.ascontiguousarray(image)))
+    return samples
 
 
 def _turned(image: Image) -> Image:

@@ -11,7 +11,7 @@ import onnx
 import openvino
 from scipy.stats import spearmanr
 
-from fre_edge.extraction import OpenVinoTrunk, extract
+from fre_edge.extraction import OpenVinoTrunk
 from fre_edge.fitting import Fit
 from fre_edge.images import PhotoReader
 from fre_export.metadata import graph_metadata
@@ -102,9 +102,7 @@ def build_variant(model: Model, name: str, fp32: Built) -> Built:
     if precision == "int8":
         trunk = quantise(trunk, _quantisation_inputs(model))
     run = _runner(trunk, precision, model.graph)
-    reader = PhotoReader(model.fitted.photos, *model.fitted.size)
-    _, features = extract(run, reader, model.fitted.shapes)
-    fitted = model.fitted.refit(features)
+    fitted = model.fitted.refit(model.fitted.gather(run))
     shown = [run(sample.image) for sample in (*model.samples, model.golden)]
     seen = [np.stack(layer) for layer in zip(*shown, strict=True)]
     expected = reference_head(fitted.head(_lift_to(model)), seen, fitted.shapes)

@@ -9,7 +9,7 @@ from fre_runtime.calibration import Calibration
 from fre_runtime.errors import ArtifactError
 from fre_runtime.typed import Builder
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the card's layout; a runtime refuses cards of another one."""
 
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
@@ -79,6 +79,8 @@ class Layer:
     """k, the rank of the subspace."""
     variance: float
     """Fraction of the training features' variance that the k components hold."""
+    shortfall: float
+    """What `variance` may lack at most of the best possible k components; 0 = exact."""
     map_weight: float
     """Factor on this layer's map before fusion."""
     score_weight: float
@@ -90,7 +92,11 @@ class Training:
     """What the subspace was fitted on, and how."""
 
     method: str
+    """``pca``, ``incremental``, ``randomized``, ``tied-ae`` or ``ae``."""
+    updated: list[str]
+    """Names of the models that it goes on from; empty = fitted on photos alone."""
     images: int
+    """Photos in all, those of earlier models as well."""
     scenes: int
     """Distinct scenes among the images: near-copies count once."""
     grouping: str

@@ -28,6 +28,10 @@ class ArtifactError(FreError, ValueError):
     """A model directory is incomplete, changed, or contradicts itself."""
 
 
+class MemoryLimitError(FreError, MemoryError):
+    """Work would need more memory than there is; found out before it is begun."""
+
+
 class OutputError(FreError, OSError):
     """A result cannot be written where it was asked for."""
 

@@ -30,7 +30,7 @@ def available_cpus() -> set[int]:
 def cpu_quota() -> float | None:
     """CPUs that the control group (v2, else v1) may use, or None where nothing limits it."""
     quotas = []
-    for base in _cgroup_folders():
+    for base in own_cgroups():
         try:
             quota, period = (base / "cpu.max").read_text().split()
         except (OSError, ValueError):
@@ -47,7 +47,7 @@ def cpu_quota() -> float | None:
     return quota_us / period_us if quota_us > 0 else None
 
 
-def _cgroup_folders() -> list[Path]:
+def own_cgroups() -> list[Path]:
     """The group of this process and all above it: each of them may set a quota."""
     root = Path("/sys/fs/cgroup")
     try:

@@ -167,7 +167,7 @@ def test_photos_that_hardly_vary_pass_the_proof(tmp_path, make_photo, tiny_fit):
 
 @pytest.mark.parametrize("writer", ["save_ir", "save_fit"])
 def test_a_full_disk_is_one_of_our_errors(tiny_fit, tmp_path, monkeypatch, writer):
-    module = {"save_ir": "openvino.serialize", "save_fit": "fre_edge.state.save_file"}[writer]
+    module = {"save_ir": "openvino.serialize", "save_fit": "fre_edge.tensors.save_file"}[writer]
     error = {"save_ir": RuntimeError, "save_fit": SafetensorError}[writer]
 
     def full(*_):

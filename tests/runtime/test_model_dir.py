@@ -67,7 +67,7 @@ def edit_card(model, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(schema=99), "schema 99, this version reads 1"),
+        (lambda c: c.update(schema=99), "schema 99, this version reads 2"),
         (lambda c: c.pop("layers"), r"missing or unknown fields \['layers'\]"),
         (
             lambda c: c["graph"].update(height="64"),

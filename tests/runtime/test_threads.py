@@ -5,7 +5,7 @@ from fre_runtime import threads
 
 @pytest.fixture
 def cgroup(tmp_path, monkeypatch):
-    monkeypatch.setattr(threads, "_cgroup_folders", lambda: [tmp_path])
+    monkeypatch.setattr(threads, "own_cgroups", lambda: [tmp_path])
     return tmp_path / "cpu.max"
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from fre_edge import FitOptions, fit, fitting
+from fre_edge import FitOptions, fit, learning
 from fre_edge.images import PhotoReader
+from fre_edge.state import State
 from fre_runtime.errors import DataError, UsageError
 from fre_runtime.image import encode_image
 
@@ -169,14 +170,14 @@ def features_of(fitted):
 @pytest.fixture
 def no_search(monkeypatch):
     """Scenes must not be looked for again: other features could tell others apart."""
-    monkeypatch.setattr(fitting, "_groups", None)
+    monkeypatch.setattr(learning, "find_groups", None)
 
 
 @pytest.mark.usefixtures("no_search")
 @pytest.mark.parametrize("layers", [("layer1",), ("layer1", "layer2")])
 def test_a_refit_on_the_same_features_is_the_same_bit_for_bit(fits, layers):
     fitted, features = fits[layers]
-    again = fitted.refit([layer.copy() for layer in features])
+    again = fitted.refit(State.of([layer.copy() for layer in features]))
     assert 1 < fitted.scenes < len(fitted.photos)
     assert again is not fitted
     assert again.calibration == fitted.calibration
@@ -192,7 +193,7 @@ def test_a_refit_on_the_same_features_is_the_same_bit_for_bit(fits, layers):
 @pytest.mark.usefixtures("no_search")
 def test_a_refit_on_features_twice_as_large_has_errors_four_times_as_large(fits):
     fitted, features = fits["layer1",]
-    again = fitted.refit([2 * layer for layer in features])
+    again = fitted.refit(State.of([2 * layer for layer in features]))
     np.testing.assert_array_equal(again.groups, fitted.groups)
     for scale in ("image", "pixel"):
         before, after = (getattr(f.calibration, scale).value for f in (fitted, again))
@@ -205,7 +206,7 @@ def test_a_refit_on_features_twice_as_large_has_errors_four_times_as_large(fits)
 def test_a_refit_weighs_the_layers_anew(fits):
     """Twice the features of one layer alone: its unit follows, the fused score does not move."""
     fitted, (one, two) = fits["layer1", "layer2"]
-    again = fitted.refit([2 * one, two])
+    again = fitted.refit(State.of([2 * one, two]))
     ratios = np.divide(again.fusion.means, fitted.fusion.means)
     np.testing.assert_allclose(ratios, [4, 1], rtol=1e-5)
     weights = np.divide(again.fusion.score_weights, fitted.fusion.score_weights)
@@ -219,7 +220,7 @@ def test_a_refit_keeps_what_was_not_learned_and_changes_nothing_in_place(fits):
     fitted, features = fits["layer1",]
     before = fitted.subspaces[0].components.copy()
     noise = np.random.default_rng(0).normal(size=features[0].shape).astype(np.float32)
-    again = fitted.refit([features[0] + noise])
+    again = fitted.refit(State.of([features[0] + noise]))
     for name in ("options", "backbone", "size", "pool", "shapes", "photos", "skipped", "groups"):
         assert getattr(again, name) is getattr(fitted, name)
     assert again.calibration != fitted.calibration

@@ -10,7 +10,8 @@ from fre_edge.fre import Reconstruction
 from fre_edge.fusion import Fuse, Fusion
 from fre_edge.options import SCORES
 from fre_edge.scores import image_scores
-from fre_edge.subspace import Rank, fit_pca, gram
+from fre_edge.strategies.base import Rank, gram
+from fre_edge.strategies.pca import fit_pca
 from fre_runtime.calibration import Threshold
 from fre_runtime.errors import UsageError
 from fre_runtime.image import read_image, resize

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fre_edge.grouping import GroupTable, automatic_groups, make_folds
-from fre_edge.subspace import gram
+from fre_edge.strategies.base import gram
 from fre_runtime.errors import DataError
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from fre_edge.subspace import Rank, fit_pca, gram, numerical_rank
+from fre_edge.strategies.base import Rank, gram, numerical_rank
+from fre_edge.strategies.pca import fit_pca
 from fre_runtime.errors import DataError
 
 

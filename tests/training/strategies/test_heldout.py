@@ -3,8 +3,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from fre_edge.features import FeatureShape
-from fre_edge.heldout import held_out_maps
-from fre_edge.subspace import Rank, gram
+from fre_edge.strategies.base import Rank, gram
+from fre_edge.strategies.pca import held_out_maps
 
 SHAPE = FeatureShape(20, 3, 4)
 

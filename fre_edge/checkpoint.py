@@ -1,0 +1,110 @@
+"""Going on after a kill: what a fit has seen so far, saved every minute."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fre_edge.gathering import Gatherer
+from fre_edge.images import PhotoReader
+from fre_edge.tensors import below, prefixed, read_tensors, write_tensors
+from fre_runtime.errors import DataError, OutputError
+
+log = logging.getLogger(__name__)
+
+FILE = "progress.safetensors"
+EVERY = 60.0
+"""Seconds between two savings."""
+
+
+class Checkpoint:
+    """The state of a gathering in ``folder``.
+
+    Parameters
+    ----------
+    folder
+        Where it is saved; features that lie in files are there as well.
+    identity
+        Whatever must be the same for a fit to go on, by name.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, object]) -> None:
+        self._path = folder / FILE
+        self._identity = {name: json.dumps(value) for name, value in identity.items()}
+        self._saved = time.monotonic()
+
+    def resume(self, reader: PhotoReader, gatherer: Gatherer) -> list[Path]:
+        """Set both to where an earlier fit was stopped; returns the photos that it had used.
+
+        Raises
+        ------
+        DataError
+            When what is saved belongs to another fit; names what differs.
+        """
+        if not self._path.is_file():
+            return []
+        tensors, notes = read_tensors(self._path)
+        for name, value in self._identity.items():
+            if notes.get(name) != value:
+                raise DataError(
+                    f"{self._path.parent}: the fit that was stopped there had another {name} "
+                    f"({_short(notes.get(name))}, now {_short(value)}); repeat it as it was, or "
+                    "give an empty folder"
+                )
+        gatherer.restore(below("gatherer", tensors))
+        paths = reader.paths
+        reader.start = int(tensors["start"][0])
+        reader.brightest = int(tensors["brightest"][0])
+        reader.sizes = {(int(h), int(w)) for h, w in tensors["sizes"]}
+        reader.skipped = {paths[int(i)]: reason for i, reason in json.loads(notes["skipped"])}
+        seen = zip(tensors["seen"], tensors["seen_at"], strict=True)
+        reader.seen = {digest.tobytes(): paths[i] for digest, i in seen}
+        photos = [paths[i] for i in tensors["photos"]]
+        log.info("going on after %d photos, from %s", len(photos), self._path.parent)
+        return photos
+
+    def note(self, reader: PhotoReader, gatherer: Gatherer, photos: list[Path]) -> None:
+        """Save, if it is time."""
+        if time.monotonic() - self._saved >= EVERY:
+            self.save(reader, gatherer, photos)
+
+    def save(self, reader: PhotoReader, gatherer: Gatherer, photos: list[Path]) -> None:
+        """Save; where the disk is full, warn and keep what was saved before."""
+        self._saved = time.monotonic()
+        place = {path: i for i, path in enumerate(reader.paths)}
+        start = place[photos[-1]] + 1 if photos else 0
+        # The reader runs ahead of what has been gathered.
+        skipped = [(place[p], why) for p, why in reader.skipped.items() if place[p] < start]
+        seen = {digest: place[p] for digest, p in reader.seen.items() if place[p] < start}
+        tensors = prefixed("gatherer", gatherer.tensors()) | {
+            "start": np.array([start]),
+            "photos": np.array([place[path] for path in photos], np.int64),
+            "seen": np.frombuffer(b"".join(seen), np.uint8).reshape(-1, 32),
+            "seen_at": np.array(list(seen.values()), np.int64),
+            "sizes": np.array(sorted(reader.sizes), np.int64).reshape(-1, 2),
+            "brightest": np.array([reader.brightest]),
+        }
+        notes = self._identity | {"skipped": json.dumps(skipped)}
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        try:
+            if shutil.disk_usage(self._path.parent).free < size:
+                raise OutputError(f"{FILE} needs {size} bytes, and the disk has no room for them")
+            write_tensors(self._path, tensors, notes)
+        except OutputError as error:
+            log.warning("progress could not be saved in %s: %s", self._path.parent, error)
+
+
+def clear(folder: Path) -> None:
+    """Remove what fits left in ``folder``, and the folder where nothing else is in it."""
+    for path in [folder / FILE, *folder.glob("layer_*.f32")]:
+        path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _short(value: str | None) -> str:
+    return "none" if value is None else value if len(value) <= 60 else f"{value[:57]}..."

@@ -1,0 +1,196 @@
+"""From features to a calibrated model: subspaces, fusion of layers, thresholds."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fre_edge.calibrate import calibrate
+from fre_edge.features import FeatureShape
+from fre_edge.fusion import Fusion, held_out_fusion
+from fre_edge.grouping import (
+    BLOCK,
+    FOLDS,
+    MOST_AT_ONCE,
+    Groups,
+    GroupTable,
+    SceneStream,
+    automatic_groups,
+    make_folds,
+)
+from fre_edge.options import FitOptions
+from fre_edge.state import State
+from fre_edge.strategies.base import Floats, Rank, Rows, Strategy, Subspace
+from fre_edge.strategies.incremental import subspaces_without
+from fre_edge.strategies.sketch import merge
+from fre_runtime.calibration import Calibration
+from fre_runtime.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+class Learned(NamedTuple):
+    """What comes out of the features."""
+
+    subspaces: list[Subspace]
+    fusion: Fusion
+    calibration: Calibration
+    state: State
+    """With the scenes and folds that were found."""
+    held_out_scores: Floats
+    """S of each kept row under a subspace fitted without its fold, (n,)."""
+
+
+def learn(
+    state: State,
+    shapes: Sequence[FeatureShape],
+    photos: Sequence[Path],
+    options: FitOptions,
+    strategy: Strategy,
+) -> Learned:
+    """Fit and calibrate.
+
+    Parameters
+    ----------
+    state
+        Of all photos. What its sketches hold is fitted as `Incremental` does, all else by
+        ``strategy``; scenes are found where the state has none.
+    shapes
+        Feature shape of each layer.
+    photos
+        What ``state.photos`` points to; for a table of groups.
+    options
+        For rank, score, groups, false-reject rate and seed.
+
+    Raises
+    ------
+    DataError
+        When the features do not vary, or are too few.
+    """
+    rank = Rank(options.variance, options.components)
+    if state.complete:
+        state, subspaces, maps, parts = _complete(state, shapes, photos, options, strategy, rank)
+    else:
+        subspaces, maps, parts = _sketched(state, shapes, rank)
+    for subspace in subspaces:
+        _say_how_exact(subspace)
+        if not state.complete and rank.components is None:
+            _warn_of_small_sketch(subspace, rank)
+    fusion, scores, maxima = held_out_fusion(maps, list(shapes), options.score)
+    assert state.groups is not None
+    calibration = calibrate(scores, maxima, state.groups, options.fpr, parts)
+    return Learned(subspaces, fusion, calibration, state, scores)
+
+
+def _complete(
+    state: State,
+    shapes: Sequence[FeatureShape],
+    photos: Sequence[Path],
+    options: FitOptions,
+    strategy: Strategy,
+    rank: Rank,
+) -> tuple[State, list[Subspace], list[Floats], int]:
+    """Also the state with its scenes and folds, and how many folds there are."""
+    subspaces, maps = [], []
+    folds: list[np.ndarray] = []
+    for layer, shape in zip(state.kept, shapes, strict=True):
+        rows = Rows(layer)
+        subspaces.append(strategy.fit(rows, rank))
+        if not folds:  # the shallowest layer tells scenes apart best; the cut was measured there
+            groups = state.groups
+            if groups is None:
+                groups = find_groups(rows, photos, options)
+                warn_of_weak_folds(groups)
+            # Photos that all show one scene are held out one by one, for want of anything better.
+            units = groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
+            folds = make_folds(units, FOLDS, options.seed)
+            fold_of = np.empty(len(groups), np.int64)
+            for number, fold in enumerate(folds):
+                fold_of[fold] = number
+            scenes = len(np.unique(groups))
+            state = replace(state, groups=groups, folds=fold_of, scenes=scenes)
+        maps.append(strategy.held_out(rows, shape, folds, rank))
+    return state, subspaces, maps, len(folds)
+
+
+def _sketched(
+    state: State, shapes: Sequence[FeatureShape], rank: Rank
+) -> tuple[list[Subspace], list[Floats], int]:
+    assert state.folds is not None
+    used = [fold for fold in range(FOLDS) if state.sketches[0][fold].count]
+    if len(used) < 2:
+        raise DataError(
+            f"all {state.count} photos show one scene, and nothing is left to hold out: add photos "
+            "of other parts, or say with --groups none that they are different ones"
+        )
+    subspaces, maps = [], []
+    for layer, shape, every in zip(state.kept, shapes, state.sketches, strict=True):
+        sketches = [every[fold] for fold in used]
+        subspaces.append(merge(sketches).subspace(rank))
+        found = np.empty((len(layer), shape.height, shape.width))
+        for fold, subspace in zip(used, subspaces_without(sketches, rank), strict=True):
+            held_out = state.folds == fold
+            found[held_out] = subspace.error_maps(layer[held_out], shape)
+        maps.append(found)
+    return subspaces, maps, len(used)
+
+
+def find_groups(rows: Rows, photos: Sequence[Path], options: FitOptions) -> Groups:
+    """Scene of each photo, as ``options.groups`` asks; see `fre_edge.grouping`."""
+    if options.groups == "none":
+        return np.arange(len(rows))
+    if options.groups != "auto":
+        groups = GroupTable.read(Path(options.groups)).assign(list(photos))
+    elif len(rows) <= MOST_AT_ONCE:
+        groups = automatic_groups(rows.gram[1])
+    else:
+        stream, mean = SceneStream(rows.dimension, "auto"), rows.mean()
+        blocks = (stream.find([Path()] * len(b), b, mean) for b in rows.batches(BLOCK))
+        groups = np.concatenate(list(blocks))
+    log.info("%d photos show %d distinct scenes", len(rows), len(np.unique(groups)))
+    return groups
+
+
+def _say_how_exact(subspace: Subspace) -> None:
+    k = len(subspace.components)
+    if subspace.shortfall > 0:
+        log.info(
+            "%d components hold %.2f%% of the variance; the best %d could hold %.2f%% more at most",
+            k,
+            100 * subspace.captured,
+            k,
+            100 * subspace.shortfall,
+        )
+
+
+def _warn_of_small_sketch(subspace: Subspace, rank: Rank) -> None:
+    if subspace.captured < rank.variance - 1e-3:
+        log.warning(
+            "the subspace holds %.1f%% of the variance, %.1f%% were asked for: the sketch has no "
+            "room for more. Ask for --components K to have room for K",
+            100 * subspace.captured,
+            100 * rank.variance,
+        )
+
+
+def warn_of_weak_folds(groups: Groups) -> None:
+    """Say what thresholds are worth that rest on few scenes."""
+    scenes = len(np.unique(groups))
+    if scenes == 1:
+        log.warning(
+            "all %d photos show one scene: held-out errors only tell how much it varies from shot "
+            "to shot, so other good parts may well be rejected. Add photos of other parts",
+            len(groups),
+        )
+    elif scenes < FOLDS:
+        log.warning(
+            "%d distinct scenes are fewer than %d folds: the thresholds rest on %d parts only and "
+            "support no false-reject rate below %.2g. Add photos of other good parts",
+            scenes,
+            FOLDS,
+            scenes,
+            1 / (scenes + 1),
+        )

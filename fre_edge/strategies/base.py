@@ -1,0 +1,273 @@
+"""What all strategies share: rows of features, the rank to keep, the subspace that comes out."""
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre_edge.features import FeatureShape
+from fre_runtime.errors import DataError
+
+Features = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Folds = list[NDArray[np.int64]]
+"""Indices of the rows that are held out together; each row in exactly one fold."""
+
+BATCH = 256
+"""Rows read at a time."""
+TILE = 4096
+"""Columns converted to float64 at a time."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How many components to keep: a fraction of the variance, or a number."""
+
+    variance: float
+    components: int | None = None
+
+    def choose(self, eigenvalues: Floats, total: float | None = None) -> int:
+        """Return k for eigenvalues in descending order.
+
+        The fewest components whose cumulative variance reaches `variance` of ``total`` (default:
+        the sum of the eigenvalues), or `components`; never more than the numerical rank.
+        """
+        limit = numerical_rank(eigenvalues)
+        if self.components is not None:
+            return min(self.components, limit)
+        cumulative = np.cumsum(eigenvalues) / (eigenvalues.sum() if total is None else total)
+        # A hair below, since the whole sum may round to just under 1.
+        return min(int(np.searchsorted(cumulative, self.variance - 1e-12)) + 1, limit)
+
+    def check(self, count: int) -> None:
+        """Raise `DataError` where ``count`` rows cannot give so many components."""
+        if count < 2:
+            raise DataError(f"{count} rows of features; at least 2 different ones are needed")
+        if self.components is not None and self.components > count - 1:
+            raise DataError(
+                f"{self.components} components asked for, {count} images give at most {count - 1}; "
+                "ask for fewer or add images"
+            )
+
+
+def numerical_rank(eigenvalues: Floats) -> int:
+    """Eigenvalues (descending) that stand above float64 rounding."""
+    floor = eigenvalues[0] * len(eigenvalues) * np.finfo(np.float64).eps
+    return int((eigenvalues > floor).sum())
+
+
+def check_varies(largest: float, mean: Floats, count: int) -> None:
+    """Raise `DataError` where the largest eigenvalue of the scatter is mere rounding."""
+    scale = float(np.square(mean).sum()) + largest / count
+    if largest <= scale * 1e-12:
+        raise DataError(
+            f"the {count} images give the same features (zero variance): are they blank, or "
+            "copies of one photo? Add photos of different good parts"
+        )
+
+
+def check_finite(rows: Features) -> None:
+    """Raise `DataError` where a feature is NaN or infinite."""
+    # One sum finds them at the speed of memory; float64, since finite values must not overflow.
+    if not np.isfinite(rows.sum(dtype=np.float64)):
+        columns = np.flatnonzero(~np.isfinite(rows).all(0))
+        raise DataError(
+            f"features hold a non-finite value (in {len(columns)} of {rows.shape[1]} columns, the "
+            f"first is {columns[0]}); are the backbone's weights damaged?"
+        )
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """The affine subspace of good features: u' = V^T (W (u - mu) + b) + mu.
+
+    V = W and b = 0 for all strategies but the untied autoencoder.
+
+    Attributes
+    ----------
+    mean
+        mu, float32 (D,).
+    components
+        W, float32 (k, D), orthonormal rows, the first component first.
+    spectrum
+        Eigenvalues of the scatter matrix Xc^T Xc as far as the strategy knows them, float64,
+        descending; divided by N - 1 they are the variances along the principal directions.
+    captured
+        Fraction of the variance that the k components hold.
+    shortfall
+        What `captured` may lack at most of the best possible k components: 0 where it is exact; a
+        bound for `incremental`, an estimate for `randomized`, against PCA for the autoencoders.
+    decoder
+        V of the untied autoencoder, float32 (k, D); None = W.
+    bias
+        b of the untied autoencoder, float32 (k,); None = 0.
+    """
+
+    mean: Features
+    components: Features
+    spectrum: Floats
+    captured: float
+    shortfall: float = 0.0
+    decoder: Features | None = None
+    bias: Features | None = None
+
+    def residuals(self, rows: Features) -> Floats:
+        """Return e = u - u' of each row, float64 (N, D)."""
+        x = rows.astype(np.float64) - self.mean
+        code = x @ self.components.T.astype(np.float64)
+        if self.bias is not None:
+            code += self.bias
+        way_back = self.components if self.decoder is None else self.decoder
+        x -= code @ way_back.astype(np.float64)
+        return x
+
+    def error_maps(self, rows: Features, shape: FeatureShape) -> Floats:
+        """Return M(i,j) = 1/C sum_c e(c,i,j)^2 of each row, float64 (N, h, w)."""
+        maps = np.empty((len(rows), shape.height, shape.width))
+        for start in range(0, len(rows), BATCH):
+            part = slice(start, start + BATCH)
+            errors = self.residuals(rows[part]).reshape(-1, *shape)
+            maps[part] = np.square(errors, out=errors).mean(1)
+        return maps
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features of one layer, float32 (N, D), in memory or in a file, to be read more than once.
+
+    Attributes
+    ----------
+    array
+        float32 (n, D), a plain array or `numpy.memmap`; it is never written to.
+    chosen
+        The rows that count, in this order; None = all.
+    """
+
+    array: Features
+    chosen: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.array) if self.chosen is None else len(self.chosen)
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return int(self.array.shape[1])
+
+    def take(self, indices: NDArray[np.int64] | slice) -> Features:
+        """Copy or view some rows, float32 (n, D)."""
+        wanted = indices if self.chosen is None else self.chosen[indices]
+        rows = np.asarray(self.array[wanted])
+        check_finite(rows)
+        return rows
+
+    def without(self, held_out: NDArray[np.int64]) -> "Rows":
+        """All rows but those at ``held_out``."""
+        rest = np.setdiff1d(np.arange(len(self)), held_out)
+        return Rows(self.array, rest if self.chosen is None else self.chosen[rest])
+
+    def batches(self, size: int = BATCH) -> Iterator[Features]:
+        """Yield the rows in order, ``size`` at a time; a row that is not finite is refused."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+            release(self.array)
+
+    def whole(self) -> Features:
+        """The rows as one array, float32 (N, D); a copy only where some were left out."""
+        return self.array if self.chosen is None else np.asarray(self.array[self.chosen])
+
+    def mean(self) -> Floats:
+        """mu, float64 (D,)."""
+        total = np.zeros(self.dimension)
+        for batch in self.batches():
+            total += batch.sum(0, dtype=np.float64)
+        return total / len(self)
+
+    @cached_property
+    def gram(self) -> tuple[Floats, Floats]:
+        """Mean (D,) and Gram matrix (N, N) of the centred rows, both float64."""
+        return gram(self.whole())
+
+
+class Strategy(Protocol):
+    """A way to fit; the same input gives the same bits on one machine."""
+
+    def fit(self, rows: Rows, rank: Rank) -> Subspace:
+        """Find the subspace of all rows.
+
+        Raises
+        ------
+        DataError
+            When the rows do not vary, hold a non-finite value, or are too few for ``rank``.
+        """
+        ...
+
+    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+        """Anomaly map of each row under a subspace fitted without the row's fold.
+
+        Returns float64 (N, h, w): M(i,j) = 1/C sum_c e(c,i,j)^2.
+        """
+        ...
+
+
+def refit_maps(
+    strategy: Strategy, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank
+) -> Floats:
+    """`Strategy.held_out` by the plain way: fit once for each fold."""
+    maps = np.zeros((len(rows), shape.height, shape.width))
+    for held_out in folds:
+        rest = rows.without(held_out)
+        components = rank.components and min(rank.components, len(rest) - 1)
+        try:
+            subspace = strategy.fit(rest, Rank(rank.variance, components))
+        except DataError:  # too few, or all alike, though the rows as a whole are not
+            subspace = point(rest.mean())
+        maps[held_out] = subspace.error_maps(rows.take(held_out), shape)
+    return maps
+
+
+def point(mean: Floats) -> Subspace:
+    """Where rows do not vary: their mean alone."""
+    empty = np.empty((0, len(mean)), np.float32)
+    return Subspace(mean.astype(np.float32), empty, np.zeros(0), 0.0)
+
+
+def gram(features: Features) -> tuple[Floats, Floats]:
+    """Return the mean (D,) and the Gram matrix (N, N) of the centred rows, both float64."""
+    mean = np.empty(features.shape[1])
+    matrix = np.zeros((len(features),) * 2)
+    for columns, tile in tiles(features):
+        mean[columns] = tile.mean(0)
+        if not np.isfinite(mean[columns]).all():
+            check_finite(features)
+        tile -= mean[columns]
+        matrix += tile @ tile.T
+    return mean, matrix
+
+
+def products(features: Features, mean: Floats) -> Floats:
+    """Return (X - mu) (X - mu)^T, float64 (N, N)."""
+    matrix = np.zeros((len(features),) * 2)
+    for columns, tile in tiles(features):
+        tile -= mean[columns]
+        matrix += tile @ tile.T
+    return matrix
+
+
+def tiles(features: Features) -> Iterator[tuple[slice, Floats]]:
+    """Yield slices of columns with a fresh float64 copy of each."""
+    for start in range(0, features.shape[1], TILE):
+        columns = slice(start, min(start + TILE, features.shape[1]))
+        yield columns, features[:, columns].astype(np.float64)
+        release(features)
+
+
+def release(array: Features) -> None:
+    """Let go of the pages of a file that were read: they would count as this process's memory."""
+    file = getattr(array, "_mmap", None)
+    if isinstance(file, mmap.mmap):
+        file.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,157 @@
+"""The exact dual (Gram) PCA.
+
+With N images and D features, N << D, the N x N Gram matrix holds all that PCA needs:
+G = Xc Xc^T = V L V^T, and the principal directions are the rows of W = L^-1/2 V^T Xc.
+Sums run in float64 over tiles of columns, so nothing of size N x D is ever copied: the features may
+lie on disk.
+
+In-sample residuals are far too small to set a threshold by. The held-out ones come out of the same
+Gram matrix: for each fold a PCA of the other images, in the dual form, up to the final residual.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fre_edge.features import FeatureShape
+from fre_edge.strategies.base import (
+    Features,
+    Floats,
+    Folds,
+    Rank,
+    Rows,
+    Subspace,
+    check_varies,
+    release,
+    tiles,
+)
+
+LARGE = 3000
+"""Rows from which the eigenvectors are found in place: slower, in a third of the memory."""
+TILE_BYTES = 2**27
+"""Bytes of features converted to float64 at a time for held-out maps."""
+
+
+@dataclass(frozen=True)
+class Pca:
+    """Exact; time O(N^2 D), memory O(N^2) beside the features."""
+
+    def fit(self, rows: Rows, rank: Rank) -> Subspace:
+        """See `Strategy`."""
+        return fit_pca(rows.whole(), *rows.gram, rank)
+
+    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+        """See `Strategy`."""
+        return held_out_maps(rows.whole(), rows.gram[1], shape, folds, rank)
+
+
+def fit_pca(features: Features, mean: Floats, matrix: Floats, rank: Rank) -> Subspace:
+    """Exact PCA of ``features`` (N, D) from their mean and Gram matrix.
+
+    Raises
+    ------
+    DataError
+        When the features do not vary, or more components are asked for than N - 1.
+    """
+    rank.check(len(features))
+    eigenvalues, vectors = eigh_descending(matrix)
+    check_varies(eigenvalues[0], mean, len(features))
+    k = rank.choose(eigenvalues)
+    components = directions(features, mean, eigenvalues, vectors, k)
+    captured = float(eigenvalues[:k].sum() / eigenvalues.sum())
+    return Subspace(mean.astype(np.float32), components, eigenvalues, captured)
+
+
+def directions(
+    features: Features, mean: Floats, eigenvalues: Floats, vectors: Floats, k: int
+) -> Features:
+    """W = L^-1/2 V^T Xc, float32 (k, D), each row's entry of largest magnitude positive."""
+    coefficients = (vectors[:, :k] / np.sqrt(eigenvalues[:k])).T
+    components = np.empty((k, features.shape[1]), np.float32)
+    for columns, tile in tiles(features):
+        tile -= mean[columns]
+        components[:, columns] = coefficients @ tile
+    components *= signs(components)[:, None]
+    return components
+
+
+def eigh_descending(matrix: Floats) -> tuple[Floats, Floats]:
+    """Eigenvalues (descending, none below 0) and eigenvectors (in columns) of a Gram matrix."""
+    if len(matrix) < LARGE:
+        eigenvalues, vectors = np.linalg.eigh(matrix)
+    else:
+        eigenvalues, vectors = scipy.linalg.eigh(
+            matrix.copy(order="F"), overwrite_a=True, check_finite=False, driver="evr"
+        )
+    return np.maximum(eigenvalues[::-1], 0.0), vectors[:, ::-1]
+
+
+def signs(components: Features) -> Features:
+    """+1 or -1 for each row, making its entry of largest magnitude positive."""
+    largest = np.abs(components).argmax(1)
+    return np.where(components[np.arange(len(components)), largest] < 0, -1, 1).astype(np.float32)
+
+
+def held_out_maps(
+    features: Features, matrix: Floats, shape: FeatureShape, folds: Folds, rank: Rank
+) -> Floats:
+    """Anomaly map of each image under a PCA fitted without the image's fold.
+
+    Parameters
+    ----------
+    features
+        float32 (N, D), D = C * h * w.
+    matrix
+        Their Gram matrix, (N, N), centred by the mean of all.
+    shape
+        (C, h, w).
+    folds
+        Indices of the images held out together; each image in exactly one fold.
+    rank
+        Chooses each fold's k, as for the whole.
+
+    Returns
+    -------
+    float64 (N, h, w): M(i,j) = 1/C sum_c e(c,i,j)^2, e = (I - W^T W)(u - mu).
+    """
+    maps = np.zeros((len(features), shape.height, shape.width))
+    tensor = features.reshape(len(features), *shape)
+    channels = max(1, min(16, TILE_BYTES // (8 * len(features) * shape.height * shape.width)))
+    for held_out in folds:
+        weights = residual_weights(matrix, held_out, rank)
+        for start in range(0, shape.channels, channels):
+            tile = tensor[:, start : start + channels].reshape(len(features), -1)
+            errors = (weights @ tile.astype(np.float64)).reshape(
+                len(held_out), -1, shape.height, shape.width
+            )
+            maps[held_out] += np.square(errors).sum(1)
+            release(features)
+    return maps / shape.channels
+
+
+def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) -> Floats:
+    """Write the held-out residuals as combinations of all images: e = A X, A of shape (n, N).
+
+    The rows of A sum to zero, so X need not be centred.
+    """
+    total = len(matrix)
+    train = np.setdiff1d(np.arange(total), held_out)
+    inner = matrix[np.ix_(train, train)]
+    row_mean = inner.mean(0)
+    centred = inner - row_mean - row_mean[:, None] + row_mean.mean()
+    cross = matrix[np.ix_(held_out, train)]
+    cross = cross - cross.mean(1, keepdims=True) - row_mean + row_mean.mean()
+
+    weights = np.zeros((len(held_out), total))
+    weights[:, train] = -1.0 / len(train)  # - mean of the training part
+    weights[np.arange(len(held_out)), held_out] = 1.0
+    if len(train) > 1:
+        eigenvalues, vectors = eigh_descending(centred)
+        if eigenvalues[0] > 0:
+            k = rank.choose(eigenvalues[:-1])  # n centred rows have rank n - 1 at most
+            basis = vectors[:, :k]
+            # projection onto the directions W = L^-1/2 V^T Xc, written in terms of X
+            weights[:, train] -= (cross @ basis / eigenvalues[:k]) @ basis.T
+    return weights
