@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fre_edge.backbones import Backbone
+from fre_edge.grids import to_grid
 from fre_runtime.errors import UsageError
 
 
@@ -24,7 +25,7 @@ class FeatureShape(NamedTuple):
 
 
 class FeatureExtractor(nn.Module):
-    """Normalisation, truncated backbone, average pooling.
+    """Normalisation, truncated backbone, grids, average pooling.
 
     Takes uint8 (N, H, W, 3) RGB, or float32 (N, 3, H, W) RGB in 0..1 with ``io="float"``; returns
     one float32 (N, C, h, w) tensor for each layer. Where ``pool`` does not divide a side, windows
@@ -36,9 +37,12 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, backbone: Backbone, pool: int, io: str = "uint8") -> None:
         super().__init__()
-        # Channels last is the layout that a CPU's convolutions want.
-        self.trunk = backbone.trunk.to(memory_format=torch.channels_last)
+        self.trunk = backbone.trunk
+        for module in self.trunk.modules():
+            if isinstance(module, nn.Conv2d):  # the layout that a CPU's convolutions want
+                module.to(memory_format=torch.channels_last)
         self.layers = backbone.layers
+        self.prefix = backbone.prefix
         self.pool = pool
         self.io = io
         unit = 255.0 if io == "float" else 1.0
@@ -49,7 +53,8 @@ class FeatureExtractor(nn.Module):
         """Return the pooled features of each layer."""
         x = image.permute(0, 3, 1, 2).float() if self.io == "uint8" else image
         taps = self.trunk((x - self.mean) / self.std)
-        return [self._pooled(taps[layer]) for layer in self.layers]
+        size = (x.shape[2], x.shape[3])
+        return [self._pooled(to_grid(taps[layer], size, self.prefix)) for layer in self.layers]
 
     def _pooled(self, features: Tensor) -> Tensor:
         if self.pool == 1:
@@ -73,13 +78,14 @@ class FeatureExtractor(nn.Module):
                 f"the backbone cannot take images of {height} x {width} pixels ({error}); "
                 "give its own size with --size"
             ) from error
+        shapes = []
         for layer in self.layers:
-            if taps[layer].ndim != 4:
-                raise UsageError(
-                    f"layer {layer!r} gives {taps[layer].ndim - 1} axes an image, 3 are needed "
-                    "(channels, height, width); tap a convolutional layer before it"
-                )
-        return [FeatureShape(*self._pooled(taps[layer]).shape[1:]) for layer in self.layers]
+            try:
+                grid = to_grid(taps[layer], (height, width), self.prefix)
+            except UsageError as error:
+                raise UsageError(f"layer {layer!r} {error}") from error
+            shapes.append(FeatureShape(*self._pooled(grid).shape[1:]))
+        return shapes
 
 
 def _windows(side: int, pool: int) -> list[list[float]]:

@@ -200,10 +200,12 @@ def _fit(
         paths = good_images(Path(images)) if isinstance(images, str | Path) else list(images)
     if options.groups not in ("auto", "none"):
         GroupTable.read(Path(options.groups))  # a bad file is found before the work
-    backbone = build_backbone(options.backbone, options.layers, options.weights, options.seed)
+    backbone = build_backbone(
+        options.backbone, options.layers, options.weights, options.seed, options.size
+    )
     if options.weights == "random":
         log.warning("random weights: this model measures speed and detects nothing")
-    size = options.size or (backbone.spec.size,) * 2
+    size = backbone.size
     extractor = FeatureExtractor(
         backbone, backbone.spec.pool if options.pool is None else options.pool
     )
