@@ -20,6 +20,7 @@ from fre_edge.grouping import Groups, GroupTable
 from fre_edge.images import PhotoReader
 from fre_edge.learning import learn
 from fre_edge.options import FitOptions
+from fre_edge.partition import Partition, partition_of
 from fre_edge.saved import Identity, Saved
 from fre_edge.state import State, merge_states, stays_complete
 from fre_edge.strategies.base import Floats, Rank, Subspace
@@ -42,7 +43,8 @@ class Fit:
     size: tuple[int, int]
     pool: int
     shapes: list[FeatureShape]
-    subspaces: list[Subspace]
+    subspaces: list[list[Subspace]]
+    """Of each layer, one for each part of its partition."""
     fusion: Fusion
     calibration: Calibration
     photos: list[Path]
@@ -68,6 +70,11 @@ class Fit:
         return self.state.scenes
 
     @property
+    def partitions(self) -> list[Partition]:
+        """How the features of each layer are divided into vectors."""
+        return [partition_of(self.options.subspace, shape) for shape in self.shapes]
+
+    @property
     def identity(self) -> Identity:
         """What another fit must have in common to be merged with this one."""
         return Identity.of(self.backbone, self.size, self.pool, self.shapes, self.options.seed)
@@ -84,7 +91,7 @@ class Fit:
         """Return the part from the features on."""
         return Head(
             self.subspaces,
-            self.shapes,
+            self.partitions,
             self.fusion,
             self.options.score,
             self.calibration.image,
@@ -216,6 +223,11 @@ def _fit(
         saved.identity.check(identity, saved.name, "this fit")
     plan = _plan(options, len(paths), shapes, [saved.state for saved in earlier])
     log.info("method %s: %s", plan.method, plan.reason)
+    if options.subspace != "whole" and plan.streams:
+        raise UsageError(
+            f"subspace {options.subspace!r} needs the features of all photos, method incremental "
+            f"keeps none ({plan.reason}); take --subspace whole, or --method pca with --scratch DIR"
+        )
 
     reader = PhotoReader(paths, *size)
     states = [saved.state for saved in earlier]

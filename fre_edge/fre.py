@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fre_edge.features import FeatureExtractor, FeatureShape
+from fre_edge.features import FeatureExtractor
 from fre_edge.fusion import Fuse, Fusion, finest_grid
+from fre_edge.partition import Partition
 from fre_edge.strategies.base import Subspace
 from fre_runtime.calibration import Threshold
 
@@ -29,7 +30,7 @@ class FreOutputs(NamedTuple):
 
 
 class Reconstruction(nn.Module):
-    """Feature reconstruction error of one layer.
+    """Feature reconstruction error of the vectors of one subspace: one layer's, or a part's.
 
     The paper's equations: z = T(u) = W (u - mu), u' = T^-1(z) = W^T z + mu, e = u - u'; the error
     map is M(i,j) = 1/C sum_c e(c,i,j)^2 (the square as in the authors' code).
@@ -89,15 +90,32 @@ def _rounded(rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     return (exact / step).round().to(torch.int8), step
 
 
+class Layer(nn.Module):
+    """Feature reconstruction error of one layer, of each part of its `Partition` by itself."""
+
+    def __init__(self, subspaces: Sequence[Subspace], partition: Partition) -> None:
+        super().__init__()
+        self.partition = partition
+        self.parts = nn.ModuleList(Reconstruction(subspace) for subspace in subspaces)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features u (N, C, h, w) to sum_c e(c,i,j)^2, (N, h * w)."""
+        energies = [
+            reconstruct(part.vectors(features))
+            for part, reconstruct in zip(self.partition.parts, self.parts, strict=True)
+        ]
+        return self.partition.join(energies)
+
+
 class Head(nn.Module):
     """What follows the backbone: reconstruction, fusion, score and calibration.
 
     Parameters
     ----------
     subspaces
-        The fitted subspace of each layer.
-    shapes
-        Feature shape of each layer.
+        The fitted subspaces of each layer, one for each part of its partition.
+    partitions
+        How the features of each layer are divided.
     fusion
         What makes the layers comparable.
     score
@@ -110,8 +128,8 @@ class Head(nn.Module):
 
     def __init__(
         self,
-        subspaces: Sequence[Subspace],
-        shapes: Sequence[FeatureShape],
+        subspaces: Sequence[Sequence[Subspace]],
+        partitions: Sequence[Partition],
         fusion: Fusion,
         score: str,
         image_threshold: Threshold,
@@ -119,7 +137,10 @@ class Head(nn.Module):
         lift_to: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.reconstructions = nn.ModuleList(Reconstruction(s) for s in subspaces)
+        self.layers = nn.ModuleList(
+            Layer(parts, partition) for parts, partition in zip(subspaces, partitions, strict=True)
+        )
+        shapes = [partition.shape for partition in partitions]
         self.grid = finest_grid(shapes)
         self.fuse = Fuse(shapes, fusion, score).float()
         self.image_threshold = image_threshold
@@ -146,9 +167,7 @@ class Head(nn.Module):
 
     def raw(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the uncalibrated score S (N,) and map M (N, 1, h, w), both >= 0."""
-        energies = [
-            reconstruct(u) for reconstruct, u in zip(self.reconstructions, features, strict=True)
-        ]
+        energies = [layer(u) for layer, u in zip(self.layers, features, strict=True)]
         score, anomaly_map = self.fuse(energies)
         return score, anomaly_map.reshape(-1, 1, *self.grid)
 

@@ -22,6 +22,7 @@ from fre_edge.grouping import (
     make_folds,
 )
 from fre_edge.options import FitOptions
+from fre_edge.partition import Divided, partition_of
 from fre_edge.state import State
 from fre_edge.strategies.base import Floats, Rank, Rows, Strategy, Subspace
 from fre_edge.strategies.incremental import subspaces_without
@@ -35,7 +36,8 @@ log = logging.getLogger(__name__)
 class Learned(NamedTuple):
     """What comes out of the features."""
 
-    subspaces: list[Subspace]
+    subspaces: list[list[Subspace]]
+    """Of each layer, one for each part of its partition."""
     fusion: Fusion
     calibration: Calibration
     state: State
@@ -74,8 +76,9 @@ def learn(
     if state.complete:
         state, subspaces, maps, parts = _complete(state, shapes, photos, options, strategy, rank)
     else:
-        subspaces, maps, parts = _sketched(state, shapes, rank)
-    for subspace in subspaces:
+        found, maps, parts = _sketched(state, shapes, rank)
+        subspaces = [[subspace] for subspace in found]
+    for subspace in (one for layer in subspaces for one in layer):
         _say_how_exact(subspace)
         if not state.complete and rank.components is None:
             _warn_of_small_sketch(subspace, rank)
@@ -92,13 +95,15 @@ def _complete(
     options: FitOptions,
     strategy: Strategy,
     rank: Rank,
-) -> tuple[State, list[Subspace], list[Floats], int]:
+) -> tuple[State, list[list[Subspace]], list[Floats], int]:
     """Also the state with its scenes and folds, and how many folds there are."""
     subspaces, maps = [], []
     folds: list[np.ndarray] = []
     for layer, shape in zip(state.kept, shapes, strict=True):
         rows = Rows(layer)
-        subspaces.append(strategy.fit(rows, rank))
+        divided = Divided(strategy, partition_of(options.subspace, shape))
+        vectors = list(divided.partition.rows(rows))
+        subspaces.append(divided.fit(vectors, rank))
         if not folds:  # the shallowest layer tells scenes apart best; the cut was measured there
             groups = state.groups
             if groups is None:
@@ -112,7 +117,7 @@ def _complete(
                 fold_of[fold] = number
             scenes = len(np.unique(groups))
             state = replace(state, groups=groups, folds=fold_of, scenes=scenes)
-        maps.append(strategy.held_out(rows, shape, folds, rank))
+        maps.append(divided.held_out(vectors, folds, rank))
     return state, subspaces, maps, len(folds)
 
 

@@ -45,12 +45,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory")
     model = parser.add_argument_group("model")
-    model.add_argument("--backbone", help=f"default: {DEFAULTS.backbone}")
+    model.add_argument(
+        "--backbone",
+        metavar="[LIBRARY/]NAME",
+        help=f"of torchvision or timm, such as timm/vit_small_patch16_224; default: "
+        f"{DEFAULTS.backbone}",
+    )
     model.add_argument("--layers", type=_names, metavar="L[,L]", help="graph nodes to tap")
     model.add_argument(
         "--weights",
         metavar="auto|FILE|random",
-        help="auto: embedded or torchvision's; FILE: a state dict; random: for speed work only",
+        help="auto: embedded, or the library's; FILE: a state dict; random: for speed work only",
     )
     model.add_argument(
         "--size",
@@ -70,6 +75,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--score", metavar="p3|p2|sum|max", help=f"default: {DEFAULTS.score}")
     model.add_argument("--seed", type=int, help=f"default: {DEFAULTS.seed}")
     fitting = parser.add_argument_group("fitting")
+    fitting.add_argument(
+        "--subspace",
+        metavar="whole|local|regions[:R]",
+        help="what a subspace is fitted to: whole (default), local: cells of the grid, one "
+        "subspace for all (textures, views that are not registered), regions: R x R windows",
+    )
     fitting.add_argument(
         "--method",
         metavar="|".join(METHODS),

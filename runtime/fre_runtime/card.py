@@ -76,7 +76,7 @@ class Layer:
     height: int
     width: int
     components: int
-    """k, the rank of the subspace."""
+    """k, the rank of the subspace; with ``regions``, of all of them together."""
     variance: float
     """Fraction of the training features' variance that the k components hold."""
     shortfall: float
@@ -93,6 +93,9 @@ class Training:
 
     method: str
     """``pca``, ``incremental``, ``randomized``, ``tied-ae`` or ``ae``."""
+    subspace: str
+    """What a vector is: ``whole`` features of an image, ``regions:R`` (R x R windows, each with a
+    subspace of its own), or ``local`` (cells, one subspace for all)."""
     updated: list[str]
     """Names of the models that it goes on from; empty = fitted on photos alone."""
     images: int

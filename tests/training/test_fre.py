@@ -56,7 +56,7 @@ def projector(subspace, *, rounded):
 def by_hand(fitted, features, *, rounded):
     """S and M of README's equations in float64, for a score of p3."""
     scores, maps = [], []
-    for u, shape, subspace, mean, map_weight, score_weight in zip(
+    for u, shape, (subspace,), mean, map_weight, score_weight in zip(
         features, fitted.shapes, fitted.subspaces, *fitted.fusion, strict=True
     ):
         x = u.numpy().reshape(len(u), -1).astype(np.float64) - subspace.mean.astype(np.float64)
