@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import torchvision
 from torchvision.models import VisionTransformer
 
@@ -180,9 +181,12 @@ def tiny_torchvision_vit(monkeypatch: pytest.MonkeyPatch) -> None:
     real = zoo.backbone_spec("vit_b_16")
     monkeypatch.setitem(zoo.SPECS, "vit_b_16", dataclasses.replace(real, size=64, pool=1))
 
-    def build(_: str, weights: None, image_size: int) -> VisionTransformer:
-        assert weights is None
-        return VisionTransformer(image_size, 16, 3, 3, 24, 48)
+    get_model = torchvision.models.get_model
+
+    def build(name: str, weights: None, **options: int) -> torch.nn.Module:
+        if name != "vit_b_16":
+            return get_model(name, weights=weights, **options)
+        return VisionTransformer(options["image_size"], 16, 3, 3, 24, 48)
 
     monkeypatch.setattr(torchvision.models, "get_model", build)
 
