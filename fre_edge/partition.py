@@ -13,17 +13,27 @@ vector is stays in here.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fre_edge.features import FeatureShape
 from fre_edge.options import regions_of
-from fre_edge.strategies.base import Features, Floats, Folds, Rank, Rows, Strategy, Subspace
+from fre_edge.strategies.base import (
+    Features,
+    Floats,
+    Folds,
+    Rank,
+    Rows,
+    Strategy,
+    Subspace,
+    check_finite,
+)
 from fre_edge.strategies.covariance import Covariance
 from fre_edge.strategies.pca import Pca
 
@@ -65,6 +75,60 @@ class Part:
 
 
 @dataclass(frozen=True)
+class PartRows(Rows):
+    """The vectors of a part, read from the rows (N, D) of the whole layer as they are wanted.
+
+    Attributes
+    ----------
+    part
+        Whose vectors.
+    layer
+        Feature shape of the layer.
+    """
+
+    part: Part = field(kw_only=True)
+    layer: FeatureShape = field(kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.array) * self._each if self.chosen is None else len(self.chosen)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one vector."""
+        return self.part.shape.dimension
+
+    def take(self, indices: NDArray[np.int64] | slice) -> Features:
+        """Copy some vectors, float32 (n, dimension)."""
+        every = np.arange(len(self.array) * self._each) if self.chosen is None else self.chosen
+        images, cells = np.divmod(every[indices], self._each)
+        distinct, place = np.unique(images, return_inverse=True)
+        rows = self._vectors(np.asarray(self.array[distinct]))[place, cells]
+        check_finite(rows)
+        return rows
+
+    def without(self, held_out: NDArray[np.int64]) -> "PartRows":
+        """All vectors but those at ``held_out``."""
+        every = np.arange(len(self)) if self.chosen is None else self.chosen
+        return replace(self, chosen=np.delete(every, held_out))
+
+    def whole(self) -> Features:
+        """All vectors in memory."""
+        if self.chosen is not None:
+            return self.take(slice(None))
+        return np.ascontiguousarray(self._vectors(self.array)).reshape(-1, self.dimension)
+
+    @property
+    def _each(self) -> int:
+        """Vectors an image."""
+        return self.part.cells if self.part.by_cell else 1
+
+    def _vectors(self, images: Features) -> Features:
+        """From rows (n, D) to (n, vectors an image, dimension)."""
+        vectors = self.part.vectors(images.reshape(-1, *self.layer))
+        return vectors.reshape(len(images), self._each, self.dimension)
+
+
+@dataclass(frozen=True)
 class Partition:
     """A division of the features of one layer; made by `partition_of`."""
 
@@ -85,13 +149,12 @@ class Partition:
         return parts
 
     def rows(self, rows: Rows) -> Iterator[Rows]:
-        """The vectors of each part, from rows (N, D) of the whole layer."""
+        """The vectors of each part, from all rows (N, D) of the layer."""
         for part in self.parts:
             if part.shape == self.shape:
                 yield rows
             else:
-                vectors = part.vectors(rows.whole().reshape(-1, *self.shape))
-                yield Rows(np.ascontiguousarray(vectors).reshape(-1, part.shape.dimension))
+                yield PartRows(rows.array, part=part, layer=self.shape)
 
     def join(self, energies: Sequence[Tensor]) -> Tensor:
         """From values (M, cells of a vector) of each part to those of the layer, (N, h w)."""

@@ -9,7 +9,9 @@ from fre_edge import FitOptions, fit
 from fre_edge.features import FeatureShape
 from fre_edge.fre import Layer
 from fre_edge.partition import Divided, partition_of
+from fre_edge.strategies.autoencoder import Autoencoder
 from fre_edge.strategies.base import Rank, Rows
+from fre_edge.strategies.choose import make_strategy
 from fre_edge.strategies.pca import Pca
 from fre_runtime.errors import DataError, UsageError
 
@@ -40,6 +42,36 @@ def test_the_fit_sees_the_vectors_that_the_graph_sees(kind, features):
     u = torch.from_numpy(features).reshape(-1, *SHAPE)
     for rows, part in zip(partition.rows(Rows(features)), partition.parts, strict=True):
         np.testing.assert_array_equal(rows.whole(), part.vectors(u).flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["local", "regions"])
+def test_vectors_are_read_as_they_are_wanted(kind, features):
+    """Some of them, in any order, without some: as from an array of them all."""
+    chosen = np.random.default_rng(1).permutation(40)
+    for rows in partition_of(kind, SHAPE).rows(Rows(features)):
+        plain = Rows(rows.whole())
+        assert (len(rows), rows.dimension) == (len(plain), plain.dimension)
+        rest, plain_rest = rows.without(chosen[:9]), plain.without(chosen[:9])
+        np.testing.assert_array_equal(rows.take(chosen), plain.take(chosen))
+        np.testing.assert_array_equal(rest.whole(), plain_rest.whole())
+        for a, b in zip(rest.batches(7), plain_rest.batches(7), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["pca", "randomized", "tied-ae", "ae"])
+@pytest.mark.parametrize("kind", ["local", "regions"])
+def test_any_strategy_works_on_the_parts(name, kind, features):
+    strategy = make_strategy(name, FitOptions(method=name))
+    if isinstance(strategy, Autoencoder):
+        strategy = dataclasses.replace(strategy, warm=True, epochs=2)
+    divided = Divided(strategy, partition_of(kind, SHAPE))
+    parts = list(divided.partition.rows(Rows(features)))
+    folds = [np.arange(0, 25), np.arange(25, 50)]
+    got = divided.held_out(parts, folds, Rank(1.0, 3))
+    exact = Divided(Pca(), divided.partition).held_out(parts, folds, Rank(1.0, 3))
+    assert got.shape == (50, 4, 5)
+    assert got.mean() == pytest.approx(exact.mean(), rel=0.1)
+    assert len(divided.fit(parts, Rank(1.0, 3))) == COUNTS[kind]
 
 
 def by_sklearn(train, held_out, kind, variance):
