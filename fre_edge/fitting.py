@@ -11,6 +11,7 @@ import numpy as np
 
 from fre_edge.backbones import Backbone, build_backbone
 from fre_edge.checkpoint import Checkpoint
+from fre_edge.expectation import Expectation
 from fre_edge.extraction import Trunk, gather, trunk_for
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import FRE, Head
@@ -46,6 +47,7 @@ class Fit:
     subspaces: list[list[Subspace]]
     """Of each layer, one for each part of its partition."""
     fusion: Fusion
+    expectation: Expectation | None
     calibration: Calibration
     photos: list[Path]
     """The photos that were used in this run, in order."""
@@ -77,7 +79,7 @@ class Fit:
     @property
     def identity(self) -> Identity:
         """What another fit must have in common to be merged with this one."""
-        return Identity.of(self.backbone, self.size, self.pool, self.shapes, self.options.seed)
+        return Identity.of(self.backbone, self.pool, self.shapes, self.options)
 
     def module(self, io: str = "uint8", lift_to: tuple[int, int] | None = None) -> FRE:
         """Return the deployable module; see `FRE` for its input and outputs."""
@@ -85,7 +87,7 @@ class Fit:
 
     def extractor(self, io: str = "uint8") -> FeatureExtractor:
         """Return the part up to the features."""
-        return FeatureExtractor(self.backbone, self.pool, io).eval()
+        return FeatureExtractor(self.backbone, self.pool, io, self.options.overlap or ()).eval()
 
     def head(self, lift_to: tuple[int, int] | None = None) -> Head:
         """Return the part from the features on."""
@@ -93,6 +95,7 @@ class Fit:
             self.subspaces,
             self.partitions,
             self.fusion,
+            self.expectation,
             self.options.score,
             self.calibration.image,
             self.calibration.pixel,
@@ -213,12 +216,11 @@ def _fit(
     if options.weights == "random":
         log.warning("random weights: this model measures speed and detects nothing")
     size = backbone.size
-    extractor = FeatureExtractor(
-        backbone, backbone.spec.pool if options.pool is None else options.pool
-    )
+    options = replace(options, layers=backbone.layers, overlap=_overlap(backbone, options))
+    pool = backbone.spec.pool if options.pool is None else options.pool
+    extractor = FeatureExtractor(backbone, pool, overlap=options.overlap or ())
     shapes = extractor.shapes(*size)
-    options = replace(options, layers=backbone.layers)
-    identity = Identity.of(backbone, size, extractor.pool, shapes, options.seed)
+    identity = Identity.of(backbone, pool, shapes, options)
     for saved in earlier:
         saved.identity.check(identity, saved.name, "this fit")
     plan = _plan(options, len(paths), shapes, [saved.state for saved in earlier])
@@ -250,7 +252,7 @@ def _fit(
         plan=plan,
         backbone=backbone,
         size=size,
-        pool=extractor.pool,
+        pool=pool,
         shapes=shapes,
         photos=photos,
         skipped=reader.skipped,
@@ -259,6 +261,18 @@ def _fit(
     )
     _warn_of_few_scenes(fitted)
     return fitted
+
+
+def _overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
+    if options.overlap is None:
+        return tuple(layer for layer in backbone.spec.overlap if layer in backbone.layers)
+    for layer in options.overlap:
+        if layer not in backbone.layers:
+            raise UsageError(
+                f"overlap names {layer!r}, which is not tapped; tapped are "
+                f"{', '.join(backbone.layers)}"
+            )
+    return options.overlap
 
 
 def _plan(

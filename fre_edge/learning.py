@@ -1,4 +1,4 @@
-"""From features to a calibrated model: subspaces, fusion of layers, thresholds."""
+"""From features to a calibrated model: subspaces, fusion, expected errors, thresholds."""
 
 import logging
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fre_edge.calibrate import calibrate
+from fre_edge.expectation import Expectation, fit_expectation, look
 from fre_edge.features import FeatureShape
 from fre_edge.fusion import Fusion, held_out_fusion
 from fre_edge.grouping import (
@@ -39,6 +40,7 @@ class Learned(NamedTuple):
     subspaces: list[list[Subspace]]
     """Of each layer, one for each part of its partition."""
     fusion: Fusion
+    expectation: Expectation | None
     calibration: Calibration
     state: State
     """With the scenes and folds that were found."""
@@ -84,8 +86,14 @@ def learn(
             _warn_of_small_sketch(subspace, rank)
     fusion, scores, maxima = held_out_fusion(maps, list(shapes), options.score)
     assert state.groups is not None
+    assert state.folds is not None
+    expectation = None
+    if options.relative:
+        looks = look(state.kept[0], shapes[0], subspaces[0])
+        expectation, expected = fit_expectation(scores, looks, state.folds, state.scenes)
+        scores, maxima = scores / expected, maxima / expected
     calibration = calibrate(scores, maxima, state.groups, options.fpr, parts)
-    return Learned(subspaces, fusion, calibration, state, scores)
+    return Learned(subspaces, fusion, expectation, calibration, state, scores)
 
 
 def _complete(

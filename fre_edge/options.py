@@ -45,7 +45,10 @@ class FitOptions:
     """Height and width of the model's input; None = the backbone's own default."""
     pool: int | None = None
     """Side of the average-pooling window; None = the backbone's own default."""
-    variance: float = 0.92
+    overlap: tuple[str, ...] | None = None
+    """Layers whose pooling windows reach half of `pool` further to each side; None = the
+    backbone's own default."""
+    variance: float = 0.9
     """Fraction of the variance that the subspace holds, in (0, 1]."""
     components: int | None = None
     """Number of components; overrides `variance`."""
@@ -61,6 +64,8 @@ class FitOptions:
     on from."""
     score: str = "p3"
     """How the map becomes the image score: one of `SCORES`."""
+    relative: bool = True
+    """Take errors relative to what is expected of a good photo (`fre_edge.expectation`)."""
     groups: str = "auto"
     """``auto``, ``none``, or the path of a CSV file with the columns file,group."""
     fpr: float = 0.01

@@ -38,6 +38,7 @@ class Identity:
     layers: list[str]
     size: list[int]
     pool: int
+    overlap: list[str]
     shapes: list[list[int]]
     resize: str
 
@@ -45,19 +46,19 @@ class Identity:
     def of(
         cls,
         backbone: Backbone,
-        size: tuple[int, int],
         pool: int,
         shapes: list[FeatureShape],
-        seed: int,
+        options: FitOptions,
     ) -> "Identity":
         """The identity of features extracted so."""
         random = backbone.weights.source == "random"
         return cls(
             backbone.spec.name,
-            f"random, seed {seed}" if random else backbone.weights.sha256,
+            f"random, seed {options.seed}" if random else backbone.weights.sha256,
             list(backbone.layers),
-            list(size),
+            list(backbone.size),
             pool,
+            list(options.overlap or ()),
             [list(shape) for shape in shapes],
             RESIZE_RULE,
         )

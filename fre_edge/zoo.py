@@ -40,6 +40,8 @@ class BackboneSpec:
     """Side of the square input image, in pixels."""
     pool: int = 2
     """Side of the average-pooling window over each tap."""
+    overlap: tuple[str, ...] = ()
+    """Taps whose pooling windows reach further and overlap."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     """RGB, on the 0..255 scale."""
     std: tuple[float, ...] = IMAGENET_STD
@@ -48,7 +50,13 @@ class BackboneSpec:
 def _lite(name: str) -> BackboneSpec:
     # The weights were trained on (x - 127) / 128.
     return BackboneSpec(
-        name, "timm", f"tf_{name}", ("blocks.3", "blocks.5.2"), mean=(127.0,) * 3, std=(128.0,) * 3
+        name,
+        "timm",
+        f"tf_{name}",
+        ("blocks.3", "blocks.5.2"),
+        overlap=("blocks.5.2",),
+        mean=(127.0,) * 3,
+        std=(128.0,) * 3,
     )
 
 

@@ -64,6 +64,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="model input in pixels (default: the backbone's own, mostly 256)",
     )
     model.add_argument("--pool", type=positive_int, metavar="N", help="average-pooling window")
+    model.add_argument(
+        "--overlap",
+        type=_names,
+        metavar="L[,L]",
+        help="layers whose pooling windows reach further and overlap; '' for none",
+    )
     rank = model.add_mutually_exclusive_group()
     rank.add_argument(
         "--variance",
@@ -73,6 +79,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     rank.add_argument("--components", type=positive_int, metavar="K", help="components kept")
     model.add_argument("--score", metavar="p3|p2|sum|max", help=f"default: {DEFAULTS.score}")
+    model.add_argument(
+        "--relative",
+        action=argparse.BooleanOptionalAction,
+        help="divide errors by what is expected of a good photo of the same contrast (default); "
+        "--no-relative: the paper's plain errors",
+    )
     model.add_argument("--seed", type=int, help=f"default: {DEFAULTS.seed}")
     fitting = parser.add_argument_group("fitting")
     fitting.add_argument(

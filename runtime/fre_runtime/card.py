@@ -61,6 +61,8 @@ class Backbone:
     layers: list[str]
     pool: int
     """Side of the average-pooling window over each tapped layer; 1 = none."""
+    overlap: list[str]
+    """Layers whose windows reach half as far again to each side."""
     weights: str
     """Where the weights came from; ``random`` is for speed work only."""
     weights_sha256: str | None
@@ -102,6 +104,8 @@ class Training:
     """Photos in all, those of earlier models as well."""
     scenes: int
     """Distinct scenes among the images: near-copies count once."""
+    relative: bool
+    """Whether errors are relative to those expected of a good photo."""
     grouping: str
     """``auto``, ``none``, or the name of the file that gave the groups."""
     skipped: list[str]
