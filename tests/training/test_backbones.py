@@ -179,6 +179,27 @@ def test_pooling_sees_every_cell_in_even_windows(size, pool):
     torch.testing.assert_close(p, torch.nn.functional.adaptive_avg_pool2d(u, side))
 
 
+@pytest.mark.parametrize(
+    ("size", "pool", "reach"), [(64, 2, 1), (72, 2, 1), (64, 4, 2), (64, 1, 0)]
+)
+def test_overlapping_windows_reach_further_as_far_as_there_is_anything(size, pool, reach):
+    backbone = build_backbone("resnet18", ("layer1", "layer2"), "random")
+    whole = FeatureExtractor(backbone, 1).eval()
+    wide = FeatureExtractor(backbone, pool, overlap=("layer2",)).eval()
+    plain = FeatureExtractor(backbone, pool).eval()
+    image = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        u, got = whole(image)[1][0], wide(image)
+        torch.testing.assert_close(got[0], plain(image)[0])
+    side = u.shape[-1]
+    cells = -(-side // pool)
+    assert wide.shapes(size, size) == plain.shapes(size, size)
+    for i in range(cells):
+        top, bottom = max(0, i * side // cells - reach), -(-(i + 1) * side // cells) + reach
+        expected = u[:, top:bottom, : -(-side // cells) + reach].mean((1, 2))
+        torch.testing.assert_close(got[1][0, :, i, 0], expected)
+
+
 def test_float_and_uint8_inputs_give_the_same_features():
     backbone = build_backbone("resnet18", ("layer1",), "random")
     image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)

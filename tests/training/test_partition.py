@@ -115,7 +115,7 @@ def test_the_module_gives_the_maps_that_were_fitted(kind, features):
     subspaces = Divided(Pca(), partition).fit(list(partition.rows(Rows(features))), Rank(0.8))
     expected = by_sklearn(features, features[:7], kind, 0.8)
     u = torch.from_numpy(features[:7]).reshape(-1, *SHAPE)
-    got = Layer(subspaces, partition)(u).reshape(7, 4, 5).numpy() / SHAPE.channels
+    got = Layer(subspaces, partition)(u)[0].reshape(7, 4, 5).numpy() / SHAPE.channels
     np.testing.assert_allclose(got, expected, atol=0.03 * expected.max())  # W in 8 bits
 
 
@@ -129,7 +129,7 @@ def test_local_does_not_know_where_things_belong(features):
             Divided(Pca(), partition).fit(list(partition.rows(Rows(features))), Rank(0.8)),
             partition,
         )
-        a, b = (layer(torch.from_numpy(x).reshape(-1, *SHAPE)) for x in (features, shuffled))
+        a, b = (layer(torch.from_numpy(x).reshape(-1, *SHAPE))[0] for x in (features, shuffled))
         maps[kind] = a, b.flip(1)
     torch.testing.assert_close(*maps["local"], rtol=1e-3, atol=1e-3)
     assert maps["whole"][1].mean() > 2 * maps["whole"][0].mean()
