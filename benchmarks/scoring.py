@@ -1,6 +1,6 @@
 """Fit on a category with given options and score its test photos, by the product's own modules.
 
-What `layers.py` and `subspaces.py` share: each row is a whole `fre_edge.fit`, held-out
+What `subspaces.py` measures by: each row is a whole `fre_edge.fit`, held-out
 calibration included, and the float32 module on every test photo.
 """
 
