@@ -48,7 +48,7 @@ def measure(category: Path) -> dict:
         )[0].numpy()
         energies = [
             exact_energy(u, subspace, shape.channels)
-            for u, subspace, shape in zip(features, fitted.subspaces, fitted.shapes, strict=True)
+            for u, (subspace,), shape in zip(features, fitted.subspaces, fitted.shapes, strict=True)
         ]
         exact = head.fuse.double()(energies)[0].numpy()
     change = np.abs(shipped / exact - 1)

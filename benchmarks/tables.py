@@ -196,7 +196,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     args = parser.parse_args(argv)
     documents = {
-        args.readme: {"speed": table, "variants": variants_table},
+        args.readme: {
+            "quality": quality.headline_table,
+            "speed": table,
+            "variants": variants_table,
+        },
         args.benchmarks: {
             "quality": quality.rows_table,
             "leaks": quality.leaks_text,

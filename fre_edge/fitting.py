@@ -11,6 +11,7 @@ import numpy as np
 
 from fre_edge.backbones import Backbone, build_backbone
 from fre_edge.checkpoint import Checkpoint
+from fre_edge.expectation import Expectation
 from fre_edge.extraction import Trunk, gather, trunk_for
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import FRE, Head
@@ -20,6 +21,7 @@ from fre_edge.grouping import Groups, GroupTable
 from fre_edge.images import PhotoReader
 from fre_edge.learning import learn
 from fre_edge.options import FitOptions
+from fre_edge.partition import Partition, partition_of
 from fre_edge.saved import Identity, Saved
 from fre_edge.state import State, merge_states, stays_complete
 from fre_edge.strategies.base import Floats, Rank, Subspace
@@ -42,8 +44,10 @@ class Fit:
     size: tuple[int, int]
     pool: int
     shapes: list[FeatureShape]
-    subspaces: list[Subspace]
+    subspaces: list[list[Subspace]]
+    """Of each layer, one for each part of its partition."""
     fusion: Fusion
+    expectation: Expectation | None
     calibration: Calibration
     photos: list[Path]
     """The photos that were used in this run, in order."""
@@ -68,9 +72,14 @@ class Fit:
         return self.state.scenes
 
     @property
+    def partitions(self) -> list[Partition]:
+        """How the features of each layer are divided into vectors."""
+        return [partition_of(self.options.subspace, shape) for shape in self.shapes]
+
+    @property
     def identity(self) -> Identity:
         """What another fit must have in common to be merged with this one."""
-        return Identity.of(self.backbone, self.size, self.pool, self.shapes, self.options.seed)
+        return Identity.of(self.backbone, self.pool, self.shapes, self.options)
 
     def module(self, io: str = "uint8", lift_to: tuple[int, int] | None = None) -> FRE:
         """Return the deployable module; see `FRE` for its input and outputs."""
@@ -78,14 +87,15 @@ class Fit:
 
     def extractor(self, io: str = "uint8") -> FeatureExtractor:
         """Return the part up to the features."""
-        return FeatureExtractor(self.backbone, self.pool, io).eval()
+        return FeatureExtractor(self.backbone, self.pool, io, self.options.overlap or ()).eval()
 
     def head(self, lift_to: tuple[int, int] | None = None) -> Head:
         """Return the part from the features on."""
         return Head(
             self.subspaces,
-            self.shapes,
+            self.partitions,
             self.fusion,
+            self.expectation,
             self.options.score,
             self.calibration.image,
             self.calibration.pixel,
@@ -200,20 +210,26 @@ def _fit(
         paths = good_images(Path(images)) if isinstance(images, str | Path) else list(images)
     if options.groups not in ("auto", "none"):
         GroupTable.read(Path(options.groups))  # a bad file is found before the work
-    backbone = build_backbone(options.backbone, options.layers, options.weights, options.seed)
+    backbone = build_backbone(
+        options.backbone, options.layers, options.weights, options.seed, options.size
+    )
     if options.weights == "random":
         log.warning("random weights: this model measures speed and detects nothing")
-    size = options.size or (backbone.spec.size,) * 2
-    extractor = FeatureExtractor(
-        backbone, backbone.spec.pool if options.pool is None else options.pool
-    )
+    size = backbone.size
+    options = replace(options, layers=backbone.layers, overlap=_overlap(backbone, options))
+    pool = backbone.spec.pool if options.pool is None else options.pool
+    extractor = FeatureExtractor(backbone, pool, overlap=options.overlap or ())
     shapes = extractor.shapes(*size)
-    options = replace(options, layers=backbone.layers)
-    identity = Identity.of(backbone, size, extractor.pool, shapes, options.seed)
+    identity = Identity.of(backbone, pool, shapes, options)
     for saved in earlier:
         saved.identity.check(identity, saved.name, "this fit")
     plan = _plan(options, len(paths), shapes, [saved.state for saved in earlier])
     log.info("method %s: %s", plan.method, plan.reason)
+    if options.subspace != "whole" and plan.streams:
+        raise UsageError(
+            f"subspace {options.subspace!r} needs the features of all photos, method incremental "
+            f"keeps none ({plan.reason}); take --subspace whole, or --method pca with --scratch DIR"
+        )
 
     reader = PhotoReader(paths, *size)
     states = [saved.state for saved in earlier]
@@ -236,7 +252,7 @@ def _fit(
         plan=plan,
         backbone=backbone,
         size=size,
-        pool=extractor.pool,
+        pool=pool,
         shapes=shapes,
         photos=photos,
         skipped=reader.skipped,
@@ -245,6 +261,18 @@ def _fit(
     )
     _warn_of_few_scenes(fitted)
     return fitted
+
+
+def _overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
+    if options.overlap is None:
+        return tuple(layer for layer in backbone.spec.overlap if layer in backbone.layers)
+    for layer in options.overlap:
+        if layer not in backbone.layers:
+            raise UsageError(
+                f"overlap names {layer!r}, which is not tapped; tapped are "
+                f"{', '.join(backbone.layers)}"
+            )
+    return options.overlap
 
 
 def _plan(

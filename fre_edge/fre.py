@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fre_edge.features import FeatureExtractor, FeatureShape
+from fre_edge.expectation import Expectation, Expected
+from fre_edge.features import FeatureExtractor
 from fre_edge.fusion import Fuse, Fusion, finest_grid
+from fre_edge.partition import Partition
 from fre_edge.strategies.base import Subspace
 from fre_runtime.calibration import Threshold
 
@@ -29,7 +31,7 @@ class FreOutputs(NamedTuple):
 
 
 class Reconstruction(nn.Module):
-    """Feature reconstruction error of one layer.
+    """Feature reconstruction error of the vectors of one subspace: one layer's, or a part's.
 
     The paper's equations: z = T(u) = W (u - mu), u' = T^-1(z) = W^T z + mu, e = u - u'; the error
     map is M(i,j) = 1/C sum_c e(c,i,j)^2 (the square as in the authors' code).
@@ -52,6 +54,7 @@ class Reconstruction(nn.Module):
     def __init__(self, subspace: Subspace) -> None:
         super().__init__()
         components, step = _rounded(subspace.components)
+        self.step = step[:, 0]
         # Two factors, since a plain number on the way back lets engines keep 8 bits there.
         back = 1 / 127
         self.register_buffer("mean", torch.from_numpy(subspace.mean))
@@ -69,8 +72,13 @@ class Reconstruction(nn.Module):
         self.register_buffer("bias", bias)
         self.register_buffer("reconstruct", torch.tensor(back))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features u (N, C, h, w) to sum_c e(c,i,j)^2, (N, h * w)."""
+    @property
+    def units(self) -> Tensor:
+        """Coordinates along the rows of W, for each unit of the code, (k,)."""
+        return self.step / self.project[:, 0]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features u (N, C, h, w) to sum_c e(c,i,j)^2, (N, h * w), and the code (N, k)."""
         x = features.flatten(1) - self.mean
         components = self.components.float()
         z = x @ (components * self.project).T
@@ -79,7 +87,7 @@ class Reconstruction(nn.Module):
         way_back = components if self.decoder is None else self.decoder.float()
         error = torch.addmm(x, z, way_back * self.reconstruct)
         error = error.reshape(-1, features.shape[1], features.shape[2] * features.shape[3])
-        return (error * error).sum(1)
+        return (error * error).sum(1), z
 
 
 def _rounded(rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
@@ -89,17 +97,41 @@ def _rounded(rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     return (exact / step).round().to(torch.int8), step
 
 
+class Layer(nn.Module):
+    """Feature reconstruction error of one layer, of each part of its `Partition` by itself."""
+
+    def __init__(self, subspaces: Sequence[Subspace], partition: Partition) -> None:
+        super().__init__()
+        self.partition = partition
+        parts = [Reconstruction(subspace) for subspace in subspaces]
+        self.parts = nn.ModuleList(parts)
+        self.units = parts[0].units
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features u (N, C, h, w) to sum_c e(c,i,j)^2 (N, h * w), and the first part's code."""
+        energies, codes = zip(
+            *(
+                reconstruct(part.vectors(features))
+                for part, reconstruct in zip(self.partition.parts, self.parts, strict=True)
+            ),
+            strict=True,
+        )
+        return self.partition.join(energies), codes[0]
+
+
 class Head(nn.Module):
     """What follows the backbone: reconstruction, fusion, score and calibration.
 
     Parameters
     ----------
     subspaces
-        The fitted subspace of each layer.
-    shapes
-        Feature shape of each layer.
+        The fitted subspaces of each layer, one for each part of its partition.
+    partitions
+        How the features of each layer are divided.
     fusion
         What makes the layers comparable.
+    expectation
+        What makes photos comparable; None = errors as they are, the paper's.
     score
         ``p3``, ``p2``, ``sum`` or ``max``; see `fre_edge.scores.image_scores`.
     image_threshold, pixel_threshold
@@ -110,18 +142,24 @@ class Head(nn.Module):
 
     def __init__(
         self,
-        subspaces: Sequence[Subspace],
-        shapes: Sequence[FeatureShape],
+        subspaces: Sequence[Sequence[Subspace]],
+        partitions: Sequence[Partition],
         fusion: Fusion,
+        expectation: Expectation | None,
         score: str,
         image_threshold: Threshold,
         pixel_threshold: Threshold,
         lift_to: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.reconstructions = nn.ModuleList(Reconstruction(s) for s in subspaces)
+        layers = [
+            Layer(parts, partition) for parts, partition in zip(subspaces, partitions, strict=True)
+        ]
+        self.layers = nn.ModuleList(layers)
+        shapes = [partition.shape for partition in partitions]
         self.grid = finest_grid(shapes)
         self.fuse = Fuse(shapes, fusion, score).float()
+        self.expected = None if expectation is None else Expected(expectation, layers[0].units)
         self.image_threshold = image_threshold
         self.pixel_threshold = pixel_threshold
         self.lift_to = lift_to
@@ -146,10 +184,11 @@ class Head(nn.Module):
 
     def raw(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the uncalibrated score S (N,) and map M (N, 1, h, w), both >= 0."""
-        energies = [
-            reconstruct(u) for reconstruct, u in zip(self.reconstructions, features, strict=True)
-        ]
-        score, anomaly_map = self.fuse(energies)
+        energies, codes = zip(
+            *(layer(u) for layer, u in zip(self.layers, features, strict=True)), strict=True
+        )
+        expected = None if self.expected is None else self.expected(features[0], codes[0])
+        score, anomaly_map = self.fuse(energies, expected)
         return score, anomaly_map.reshape(-1, 1, *self.grid)
 
 

@@ -60,19 +60,25 @@ class Fuse(nn.Module):
         self.register_buffer("lift", torch.cat(lifts) if len(shapes) > 1 else lifts[0][0, 0])
         self.register_buffer("factors", torch.tensor(factors, dtype=torch.float64))
 
-    def forward(self, energies: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, energies: Sequence[Tensor], expected: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Fuse sums of squared errors.
 
         Parameters
         ----------
         energies
             sum_c e(c,i,j)^2 of each layer, (N, h * w) in row-major order.
+        expected
+            What all of them are divided by, (N, 1), > 0; None = 1.
 
         Returns
         -------
         The score S (N,), and the map M (N, H * W) on the finest grid, both >= 0.
         """
         cells = (torch.cat(list(energies), 1) if len(energies) > 1 else energies[0]) * self.unit
+        if expected is not None:
+            cells = cells / expected
         scores = (image_scores(cells, self.cells, self.score) * self.factors).sum(1)
         return scores, cells @ self.lift if len(energies) > 1 else cells * self.lift
 

@@ -1,4 +1,4 @@
-"""From features to a calibrated model: subspaces, fusion of layers, thresholds."""
+"""From features to a calibrated model: subspaces, fusion, expected errors, thresholds."""
 
 import logging
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fre_edge.calibrate import calibrate
+from fre_edge.expectation import Expectation, fit_expectation, look
 from fre_edge.features import FeatureShape
 from fre_edge.fusion import Fusion, held_out_fusion
 from fre_edge.grouping import (
@@ -22,6 +23,7 @@ from fre_edge.grouping import (
     make_folds,
 )
 from fre_edge.options import FitOptions
+from fre_edge.partition import Divided, partition_of
 from fre_edge.state import State
 from fre_edge.strategies.base import Floats, Rank, Rows, Strategy, Subspace
 from fre_edge.strategies.incremental import subspaces_without
@@ -35,8 +37,10 @@ log = logging.getLogger(__name__)
 class Learned(NamedTuple):
     """What comes out of the features."""
 
-    subspaces: list[Subspace]
+    subspaces: list[list[Subspace]]
+    """Of each layer, one for each part of its partition."""
     fusion: Fusion
+    expectation: Expectation | None
     calibration: Calibration
     state: State
     """With the scenes and folds that were found."""
@@ -74,15 +78,22 @@ def learn(
     if state.complete:
         state, subspaces, maps, parts = _complete(state, shapes, photos, options, strategy, rank)
     else:
-        subspaces, maps, parts = _sketched(state, shapes, rank)
-    for subspace in subspaces:
+        found, maps, parts = _sketched(state, shapes, rank)
+        subspaces = [[subspace] for subspace in found]
+    for subspace in (one for layer in subspaces for one in layer):
         _say_how_exact(subspace)
         if not state.complete and rank.components is None:
             _warn_of_small_sketch(subspace, rank)
     fusion, scores, maxima = held_out_fusion(maps, list(shapes), options.score)
     assert state.groups is not None
+    assert state.folds is not None
+    expectation = None
+    if options.relative:
+        looks = look(state.kept[0], shapes[0], subspaces[0])
+        expectation, expected = fit_expectation(scores, looks, state.folds, state.scenes)
+        scores, maxima = scores / expected, maxima / expected
     calibration = calibrate(scores, maxima, state.groups, options.fpr, parts)
-    return Learned(subspaces, fusion, calibration, state, scores)
+    return Learned(subspaces, fusion, expectation, calibration, state, scores)
 
 
 def _complete(
@@ -92,13 +103,15 @@ def _complete(
     options: FitOptions,
     strategy: Strategy,
     rank: Rank,
-) -> tuple[State, list[Subspace], list[Floats], int]:
+) -> tuple[State, list[list[Subspace]], list[Floats], int]:
     """Also the state with its scenes and folds, and how many folds there are."""
     subspaces, maps = [], []
     folds: list[np.ndarray] = []
     for layer, shape in zip(state.kept, shapes, strict=True):
         rows = Rows(layer)
-        subspaces.append(strategy.fit(rows, rank))
+        divided = Divided(strategy, partition_of(options.subspace, shape))
+        vectors = list(divided.partition.rows(rows))
+        subspaces.append(divided.fit(vectors, rank))
         if not folds:  # the shallowest layer tells scenes apart best; the cut was measured there
             groups = state.groups
             if groups is None:
@@ -112,7 +125,7 @@ def _complete(
                 fold_of[fold] = number
             scenes = len(np.unique(groups))
             state = replace(state, groups=groups, folds=fold_of, scenes=scenes)
-        maps.append(strategy.held_out(rows, shape, folds, rank))
+        maps.append(divided.held_out(vectors, folds, rank))
     return state, subspaces, maps, len(folds)
 
 

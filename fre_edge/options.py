@@ -10,6 +10,27 @@ SCORES = ("p3", "p2", "sum", "max")
 METHODS = ("auto", "pca", "incremental", "randomized", "tied-ae", "ae")
 """Ways to find the subspace; see `fre_edge.strategies`."""
 
+SUBSPACES = ("whole", "local", "regions", "regions:R")
+"""What a subspace is fitted to; see `fre_edge.partition`."""
+
+
+def regions_of(subspace: str) -> int:
+    """Windows a side that the option asks for; ``regions`` alone means 2.
+
+    Raises
+    ------
+    UsageError
+        When it does not exist.
+    """
+    kind, _, count = subspace.partition(":")
+    if subspace in ("whole", "local"):
+        return 1
+    if kind != "regions" or not (count.isdecimal() or subspace == kind) or count in ("0", "1"):
+        raise UsageError(
+            f"subspace {subspace!r} does not exist; choose {', '.join(SUBSPACES)} (R from 2)"
+        )
+    return int(count or 2)
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -24,10 +45,16 @@ class FitOptions:
     """Height and width of the model's input; None = the backbone's own default."""
     pool: int | None = None
     """Side of the average-pooling window; None = the backbone's own default."""
-    variance: float = 0.92
+    overlap: tuple[str, ...] | None = None
+    """Layers whose pooling windows reach half of `pool` further to each side; None = the
+    backbone's own default."""
+    variance: float = 0.9
     """Fraction of the variance that the subspace holds, in (0, 1]."""
     components: int | None = None
     """Number of components; overrides `variance`."""
+    subspace: str = "whole"
+    """What is a vector: ``whole`` images, ``local`` cells, or ``regions`` (of R x R:
+    ``regions:R``)."""
     method: str = "auto"
     """How the subspace is found: one of `METHODS`; ``auto`` goes by number, size and memory."""
     warm_start: bool = False
@@ -37,6 +64,8 @@ class FitOptions:
     on from."""
     score: str = "p3"
     """How the map becomes the image score: one of `SCORES`."""
+    relative: bool = True
+    """Take errors relative to what is expected of a good photo (`fre_edge.expectation`)."""
     groups: str = "auto"
     """``auto``, ``none``, or the path of a CSV file with the columns file,group."""
     fpr: float = 0.01
@@ -51,6 +80,7 @@ class FitOptions:
             raise UsageError(f"score {self.score!r} does not exist; choose {', '.join(SCORES)}")
         if self.method not in METHODS:
             raise UsageError(f"method {self.method!r} does not exist; choose {', '.join(METHODS)}")
+        regions_of(self.subspace)
         if self.warm_start and self.method not in ("tied-ae", "ae"):
             raise UsageError(f"warm_start is for tied-ae and ae, the method is {self.method}")
         if not 0 < self.variance <= 1:

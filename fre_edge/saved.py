@@ -38,6 +38,7 @@ class Identity:
     layers: list[str]
     size: list[int]
     pool: int
+    overlap: list[str]
     shapes: list[list[int]]
     resize: str
 
@@ -45,19 +46,19 @@ class Identity:
     def of(
         cls,
         backbone: Backbone,
-        size: tuple[int, int],
         pool: int,
         shapes: list[FeatureShape],
-        seed: int,
+        options: FitOptions,
     ) -> "Identity":
         """The identity of features extracted so."""
         random = backbone.weights.source == "random"
         return cls(
             backbone.spec.name,
-            f"random, seed {seed}" if random else backbone.weights.sha256,
+            f"random, seed {options.seed}" if random else backbone.weights.sha256,
             list(backbone.layers),
-            list(size),
+            list(backbone.size),
             pool,
+            list(options.overlap or ()),
             [list(shape) for shape in shapes],
             RESIZE_RULE,
         )
@@ -125,12 +126,14 @@ def save_fit(fit: "Fit", path: Path) -> None:
         "count": np.array([state.count], np.int64),
         "scenes": np.array([state.scenes], np.int64),
     }
-    for i, (name, subspace) in enumerate(zip(fit.backbone.layers, fit.subspaces, strict=True)):
-        tensors[f"{name}.mean"] = subspace.mean
-        tensors[f"{name}.components"] = subspace.components
-        tensors[f"{name}.spectrum"] = subspace.spectrum
-        if subspace.decoder is not None and subspace.bias is not None:
-            tensors |= {f"{name}.decoder": subspace.decoder, f"{name}.bias": subspace.bias}
+    for i, (name, subspaces) in enumerate(zip(fit.backbone.layers, fit.subspaces, strict=True)):
+        for part, subspace in enumerate(subspaces):
+            key = f"{name}.{part}" if len(subspaces) > 1 else name
+            tensors[f"{key}.mean"] = subspace.mean
+            tensors[f"{key}.components"] = subspace.components
+            tensors[f"{key}.spectrum"] = subspace.spectrum
+            if subspace.decoder is not None and subspace.bias is not None:
+                tensors |= {f"{key}.decoder": subspace.decoder, f"{key}.bias": subspace.bias}
         tensors[f"{name}.kept"] = state.kept[i]
         for fold, sketch in enumerate(state.sketches[i] if state.sketches else []):
             tensors |= prefixed(f"{name}.sketch.{fold}", sketch.tensors())

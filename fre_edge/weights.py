@@ -2,15 +2,18 @@
 
 import importlib
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from torch import Tensor
 
+from fre_edge.zoo import BackboneSpec
 from fre_runtime.errors import FreError, MissingDependencyError
 from fre_runtime.model_dir import sha256_of
 
@@ -59,16 +62,16 @@ _PACKAGES = {
 }
 
 
-def load_weights(backbone: str, weights: str) -> tuple[StateDict | None, WeightsInfo]:
-    """Find and read the weights of ``backbone``.
+def load_weights(spec: BackboneSpec, weights: str) -> tuple[StateDict | None, WeightsInfo]:
+    """Find and read the weights of a backbone.
 
     Parameters
     ----------
-    backbone
-        Its name in `fre_edge.backbones.SPECS`, or a torchvision model's.
+    spec
+        The backbone.
     weights
-        ``auto``: those of the installed package, else torchvision's (downloaded once).
-        ``random``: none; for speed measurements only. Else the path of a state dict.
+        ``auto``: those of the installed package, else those that its library publishes (downloaded
+        once). ``random``: none; for speed measurements only. Else the path of a state dict.
 
     Raises
     ------
@@ -82,9 +85,9 @@ def load_weights(backbone: str, weights: str) -> tuple[StateDict | None, Weights
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file; give auto, random or a path")
         return _read(path), WeightsInfo(path.name, sha256_of(path), "as its owner says")
-    if backbone in _PACKAGES:
-        return _from_package(_PACKAGES[backbone])
-    return _from_torchvision(backbone)
+    if spec.name in _PACKAGES:
+        return _from_package(_PACKAGES[spec.name])
+    return _from_timm(spec) if spec.library == "timm" else _from_torchvision(spec)
 
 
 def _from_package(package: _Package) -> tuple[StateDict, WeightsInfo]:
@@ -105,8 +108,8 @@ def _from_package(package: _Package) -> tuple[StateDict, WeightsInfo]:
     return _read(path), WeightsInfo(package.package, digest, package.licence)
 
 
-def _from_torchvision(backbone: str) -> tuple[StateDict, WeightsInfo]:
-    entries = torchvision.models.get_model_weights(backbone)
+def _from_torchvision(spec: BackboneSpec) -> tuple[StateDict, WeightsInfo]:
+    entries = torchvision.models.get_model_weights(spec.model)
     entry = next(iter(entries))  # the first published set, which the papers used
     name = entry.url.rsplit("/", 1)[1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -116,7 +119,7 @@ def _from_torchvision(backbone: str) -> tuple[StateDict, WeightsInfo]:
             torch.hub.download_url_to_file(entry.url, str(path), progress=False)
         except (urllib.error.URLError, OSError) as error:
             raise WeightsError(
-                f"weights of {backbone!r} cannot be downloaded ({error}); get {name} from "
+                f"weights of {spec.name!r} cannot be downloaded ({error}); get {name} from "
                 f"{entry.url} on a machine with internet and pass it with --weights FILE"
             ) from error
     prefix = name.rsplit("-", 1)[1].split(".")[0]  # torchvision's names end in the hash
@@ -126,6 +129,33 @@ def _from_torchvision(backbone: str) -> tuple[StateDict, WeightsInfo]:
     return _read(path), WeightsInfo(f"torchvision {entry}", digest, "BSD-3-Clause")
 
 
+HUB_FILE = "model.safetensors"
+
+
+def _from_timm(spec: BackboneSpec) -> tuple[StateDict, WeightsInfo]:
+    config = timm.get_pretrained_cfg(spec.model)
+    if config is None or not config.hf_hub_id:
+        raise WeightsError(f"timm publishes no weights for {spec.name!r}; pass --weights FILE")
+    try:
+        path = Path(huggingface_hub.hf_hub_download(config.hf_hub_id, HUB_FILE))
+    except Exception as error:  # the hub raises many kinds
+        raise WeightsError(
+            f"weights of {spec.name!r} cannot be downloaded ({_first_line(error)}); get {HUB_FILE} "
+            f"of the Hugging Face repository {config.hf_hub_id} on a machine with internet and "
+            "pass it with --weights FILE"
+        ) from error
+    digest = sha256_of(path)
+    stored = path.resolve().name  # the hub's cache names large files by their sha256
+    if len(stored) == len(digest) and stored != digest:
+        raise WeightsError(f"{path}: sha256 {digest}, expected {stored}; delete the file")
+    licence = config.license or f"as {config.hf_hub_id} says"
+    return _read(path), WeightsInfo(f"Hugging Face {config.hf_hub_id}", digest, licence)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _read(path: Path) -> StateDict:
     try:
         if path.suffix == ".safetensors":
@@ -133,37 +163,51 @@ def _read(path: Path) -> StateDict:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # torch and safetensors raise many kinds
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: is not a state dict that can be read ({first})") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+        raise WeightsError(
+            f"{path}: is not a state dict that can be read ({_first_line(error)})"
+        ) from error
+    for wrapper in ("state_dict", "model"):  # as training scripts write them
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path}: holds no state dict of tensors")
     return state
 
 
-def suit(state: StateDict, own: StateDict, info: WeightsInfo) -> dict[str, Tensor]:
-    """Return ``state`` under the names of ``own``.
+def suit(
+    state: StateDict, own: StateDict, used: Collection[str], info: WeightsInfo
+) -> dict[str, Tensor]:
+    """Return the tensors of ``state`` that are used, under the names of ``own``.
 
-    Names are used where they match; else the order, if every shape agrees (the lite packages
-    name their layers in their own way).
+    Names decide where all that are used are there; else the order, if number and every shape agree
+    (the lite packages name their layers in their own way).
+
+    Parameters
+    ----------
+    state
+        What was read.
+    own
+        The whole network's state dict.
+    used
+        Names in ``own`` of what the truncated network needs.
+    info
+        Where ``state`` came from, for the errors.
 
     Raises
     ------
     WeightsError
         When the tensors do not fit, or one of them is not finite.
     """
-    if state.keys() == own.keys():
-        named = dict(state)
-    else:
-        named = dict(zip(own, state.values(), strict=False))
-    if len(state) != len(own):
-        missing = sorted(own.keys() - state.keys())[:3]
+    missing = sorted(set(used) - state.keys())
+    if missing and len(state) == len(own):
+        state = dict(zip(own, state.values(), strict=True))
+    elif missing:
         raise WeightsError(
-            f"weights {info.source}: {len(state)} tensors, the network has {len(own)}"
-            + (f" (missing: {', '.join(missing)})" if missing else "")
+            f"weights {info.source}: {len(state)} tensors, the network has {len(own)} (missing: "
+            f"{', '.join(missing[:3])}); they belong to another network"
         )
-    for name, tensor in named.items():
+    for name in used:
+        tensor = state[name]
         if tensor.shape != own[name].shape:
             raise WeightsError(
                 f"weights {info.source}: {name} has shape {tuple(tensor.shape)}, the network "
@@ -171,4 +215,4 @@ def suit(state: StateDict, own: StateDict, info: WeightsInfo) -> dict[str, Tenso
             )
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise WeightsError(f"weights {info.source}: {name} holds a non-finite value")
-    return named
+    return {name: state[name] for name in used}

@@ -9,8 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+import torchvision
+from torchvision.models import VisionTransformer
 
-from fre_edge import Fit, FitOptions, fit
+from fre_edge import Fit, FitOptions, fit, zoo
 from fre_export import ExportOptions, export, variants
 from fre_runtime.card import Variant
 from fre_runtime.image import encode_image
@@ -170,6 +173,22 @@ def executed(variants_export: tuple[ModelDir, list[str]]):
 def writable_model(uint8_model: ModelDir, tmp_path: Path) -> Path:
     """A copy of the tiny model that a test may damage."""
     return Path(shutil.copytree(uint8_model.path, tmp_path / "model"))
+
+
+@pytest.fixture
+def tiny_torchvision_vit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's ViT-B/16 with 24 channels and 3 blocks, for images of 64 pixels."""
+    real = zoo.backbone_spec("vit_b_16")
+    monkeypatch.setitem(zoo.SPECS, "vit_b_16", dataclasses.replace(real, size=64, pool=1))
+
+    get_model = torchvision.models.get_model
+
+    def build(name: str, weights: None, **options: int) -> torch.nn.Module:
+        if name != "vit_b_16":
+            return get_model(name, weights=weights, **options)
+        return VisionTransformer(options["image_size"], 16, 3, 3, 24, 48)
+
+    monkeypatch.setattr(torchvision.models, "get_model", build)
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,9 @@ from safetensors.torch import save_file
 from turns import Worker, WorkerError, compare
 from worker import PREPARED
 
-from fre_edge.backbones import backbone_spec
 from fre_edge.options import FitOptions
 from fre_edge.weights import load_weights, suit
+from fre_edge.zoo import backbone_spec
 from fre_runtime.environment import environment
 from fre_runtime.files import good_images
 from fre_runtime.image import encode_image, read_image, resize
@@ -196,9 +196,9 @@ class Run:
             spec = backbone_spec(of.backbone)
             if spec.library == "timm":
                 own = timm.create_model(spec.model, pretrained=False).state_dict()
-                state, info = load_weights(of.backbone, "auto")
+                state, info = load_weights(spec, "auto")
                 assert state is not None
-                own = suit(state, own, info)
+                own = suit(state, own, own, info)
             else:  # no embedded weights; the same random ones for both
                 own = torchvision.models.get_model(spec.model, weights=None).state_dict()
             save_file({name: tensor.contiguous() for name, tensor in own.items()}, path)

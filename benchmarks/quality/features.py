@@ -22,7 +22,7 @@ from fre_edge.state import State
 
 FEW = 8
 """Photos of the fit that only tells shapes and defaults."""
-CODE = ("backbones.py", "features.py", "extraction.py", "images.py")
+CODE = ("backbones.py", "zoo.py", "grids.py", "features.py", "extraction.py", "images.py")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Store:
                 digest.update((Path(str(module.__file__)).parent / file).read_bytes())
         backbone = template.backbone
         about = (backbone.spec.name, backbone.layers, backbone.weights.sha256, template.size)
-        digest.update(repr((*about, template.pool, cv2.__version__)).encode())
+        pooling = (template.pool, template.options.overlap)
+        digest.update(repr((*about, *pooling, cv2.__version__)).encode())
         for photo in photos:
             digest.update(photo.read_bytes())
         return digest.hexdigest()[:32]
@@ -113,7 +114,7 @@ def refitted(
     groups
         Scene of each photo, (N,).
     """
-    asked = replace(options, layers=base.backbone.layers)
+    asked = replace(options, layers=base.backbone.layers, overlap=base.options.overlap)
     plan = base.plan if asked.method == "auto" else replace(base.plan, method=asked.method)
     known = replace(State.of(rows), groups=groups)
     return replace(base, options=asked, plan=plan, photos=list(photos)).refit(known)

@@ -40,7 +40,9 @@ LAYERS = (
     ("blocks.3", "blocks.4"), ("blocks.3", "blocks.5.2"), ("blocks.4", "blocks.5.2"),
     ("blocks.2", "blocks.3", "blocks.4"), ("blocks.3", "blocks.4", "blocks.5.2"),
 )  # fmt: skip
-AFTER_FEATURES = ("method", "variance", "components", "score", "groups", "fpr")
+AFTER_FEATURES = (
+    "method", "subspace", "variance", "components", "score", "relative", "groups", "fpr"
+)  # fmt: skip
 SLOW = ("method",)
 """Sweeps on the given split alone: autoencoders take minutes."""
 CUTS = (None, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
@@ -69,13 +71,15 @@ def points(*, quick: bool = False) -> dict[str, list[Point]]:
         "score": ("score", options.SCORES),
         "layers": ("layers", list(layers)[::5] if quick else layers),
         "pool": ("pool", POOLS[1:] if quick else POOLS),
+        "overlap": ("overlap", (default_overlap(), ())),
+        "relative": ("relative", (True, False)),
+        "subspace": ("subspace", ("whole", "regions", "local")),
         "backbone": ("backbone", BACKBONES[:2] if quick else BACKBONES),
-        "method": ("method", [m for m in getattr(options, "METHODS", ()) if m != "auto"]),
+        "method": ("method", [method for method in options.METHODS if method != "auto"]),
     }
     return {
         name: [Point(name, _label(value), {key: value}) for value in values]
         for name, (key, values) in swept.items()
-        if values
     }
 
 
@@ -84,19 +88,28 @@ def default_layers() -> tuple[str, ...]:
     return DEFAULT.layers or backbone_spec(DEFAULT.backbone).layers
 
 
+def default_overlap() -> tuple[str, ...]:
+    """The taps of the default backbone whose pooling windows overlap."""
+    return backbone_spec(DEFAULT.backbone).overlap
+
+
 def _label(value: object) -> str:
-    return " + ".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return " + ".join(value) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def extraction(wanted: FitOptions) -> FitOptions:
     """``wanted`` without what only matters after the features: equal ones share them."""
     spec = backbone_spec(wanted.backbone)
-    later = {name: getattr(DEFAULT, name) for name in AFTER_FEATURES if hasattr(DEFAULT, name)}
+    layers = wanted.layers or spec.layers
+    overlap = spec.overlap if wanted.overlap is None else wanted.overlap
     return replace(
         wanted,
-        layers=wanted.layers or spec.layers,
+        layers=layers,
         pool=wanted.pool or spec.pool,
-        **later,
+        overlap=tuple(layer for layer in overlap if layer in layers),
+        **{name: getattr(DEFAULT, name) for name in AFTER_FEATURES},
     )
 
 
@@ -139,8 +152,9 @@ class Bench:
     def _features(self, wanted: FitOptions) -> Features:
         """Features that hold the layers of ``wanted``: one pass serves most sweeps."""
         key = extraction(wanted)
-        if key == replace(extraction(DEFAULT), layers=key.layers):
-            key = replace(key, layers=tuple(dict.fromkeys((*TAPS, *default_layers()))))
+        if key == extraction(replace(DEFAULT, layers=key.layers)):
+            taps = tuple(dict.fromkeys((*TAPS, *default_layers())))
+            key = extraction(replace(DEFAULT, layers=taps))
         if key not in self._extracted:
             self._extracted[key] = self.store.get(self._template(key), list(self.photos))
         return self._extracted[key]
@@ -220,7 +234,7 @@ def swept(bench: Bench, wanted: Sequence[tuple[Point, int]]) -> Iterator[Row]:
         point, seed = one
         split = draw(bench.category.split, seed, bench.category.group_of)
         fitted = bench.fitted(point.options, split)
-        subspaces = fitted.subspaces
+        subspaces = [subspace for parts in fitted.subspaces for subspace in parts]
         return {
             "sweep": point.sweep,
             "label": point.label,
@@ -287,7 +301,10 @@ def measure(
             "pool": str(DEFAULT.pool or backbone_spec(DEFAULT.backbone).pool),
             "variance": str(DEFAULT.variance),
             "score": DEFAULT.score,
-            "method": str(getattr(DEFAULT, "method", "pca")),
+            "overlap": _label(default_overlap()),
+            "relative": _label(DEFAULT.relative),
+            "subspace": DEFAULT.subspace,
+            "method": "pca",
         },
         "results": rows,
         "cuts": cuts,

@@ -45,12 +45,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory")
     model = parser.add_argument_group("model")
-    model.add_argument("--backbone", help=f"default: {DEFAULTS.backbone}")
+    model.add_argument(
+        "--backbone",
+        metavar="[LIBRARY/]NAME",
+        help=f"of torchvision or timm, such as timm/vit_small_patch16_224; default: "
+        f"{DEFAULTS.backbone}",
+    )
     model.add_argument("--layers", type=_names, metavar="L[,L]", help="graph nodes to tap")
     model.add_argument(
         "--weights",
         metavar="auto|FILE|random",
-        help="auto: embedded or torchvision's; FILE: a state dict; random: for speed work only",
+        help="auto: embedded, or the library's; FILE: a state dict; random: for speed work only",
     )
     model.add_argument(
         "--size",
@@ -59,6 +64,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="model input in pixels (default: the backbone's own, mostly 256)",
     )
     model.add_argument("--pool", type=positive_int, metavar="N", help="average-pooling window")
+    model.add_argument(
+        "--overlap",
+        type=_names,
+        metavar="L[,L]",
+        help="layers whose pooling windows reach further and overlap; '' for none",
+    )
     rank = model.add_mutually_exclusive_group()
     rank.add_argument(
         "--variance",
@@ -68,8 +79,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     rank.add_argument("--components", type=positive_int, metavar="K", help="components kept")
     model.add_argument("--score", metavar="p3|p2|sum|max", help=f"default: {DEFAULTS.score}")
+    model.add_argument(
+        "--relative",
+        action=argparse.BooleanOptionalAction,
+        help="divide errors by what is expected of a good photo of the same contrast (default); "
+        "--no-relative: the paper's plain errors",
+    )
     model.add_argument("--seed", type=int, help=f"default: {DEFAULTS.seed}")
     fitting = parser.add_argument_group("fitting")
+    fitting.add_argument(
+        "--subspace",
+        metavar="whole|local|regions[:R]",
+        help="what a subspace is fitted to: whole (default), local: cells of the grid, one "
+        "subspace for all (textures, views that are not registered), regions: R x R windows",
+    )
     fitting.add_argument(
         "--method",
         metavar="|".join(METHODS),

@@ -14,6 +14,7 @@ from fre_edge.fitting import Fit, fit, update
 from fre_edge.fusion import finest_grid
 from fre_edge.options import FitOptions
 from fre_edge.saved import save_fit
+from fre_edge.strategies.base import Subspace
 from fre_export.onnx_graph import trace_trunk
 from fre_export.parity import ParityError, Sample
 from fre_export.quantise import check_installed
@@ -243,13 +244,13 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
             channels=shape.channels,
             height=shape.height,
             width=shape.width,
-            components=len(subspace.components),
-            variance=subspace.captured,
-            shortfall=subspace.shortfall,
+            components=sum(len(part.components) for part in parts),
+            variance=_of_variance(parts, "captured"),
+            shortfall=_of_variance(parts, "shortfall"),
             map_weight=map_weight,
             score_weight=score_weight,
         )
-        for layer, shape, subspace, map_weight, score_weight in zip(
+        for layer, shape, parts, map_weight, score_weight in zip(
             fitted.backbone.layers,
             fitted.shapes,
             fitted.subspaces,
@@ -267,6 +268,7 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
             name=fitted.backbone.spec.name,
             layers=list(fitted.backbone.layers),
             pool=fitted.pool,
+            overlap=list(fitted.options.overlap or ()),
             weights=weights.source,
             weights_sha256=weights.sha256,
             weights_licence=weights.licence,
@@ -274,9 +276,11 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
         layers=layers,
         training=Training(
             method=fitted.plan.method,
+            subspace=fitted.options.subspace,
             updated=[saved.name for saved in fitted.earlier],
             images=fitted.state.count,
             scenes=fitted.scenes,
+            relative=fitted.expectation is not None,
             grouping=Path(fitted.options.groups).name,
             skipped=[f"{path.name}: {reason}" for path, reason in fitted.skipped.items()],
             seed=fitted.options.seed,
@@ -284,3 +288,10 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
         variants=variants,
         versions=package_versions(VERSIONS),
     )
+
+
+def _of_variance(parts: Sequence[Subspace], name: str) -> float:
+    """A fraction of the variance, over all parts of a layer."""
+    weights = [float(part.spectrum.sum()) for part in parts]
+    values = [float(getattr(part, name)) for part in parts]
+    return values[0] if len(parts) == 1 else float(np.average(values, weights=weights))

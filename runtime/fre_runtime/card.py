@@ -61,6 +61,8 @@ class Backbone:
     layers: list[str]
     pool: int
     """Side of the average-pooling window over each tapped layer; 1 = none."""
+    overlap: list[str]
+    """Layers whose windows reach half as far again to each side."""
     weights: str
     """Where the weights came from; ``random`` is for speed work only."""
     weights_sha256: str | None
@@ -76,7 +78,7 @@ class Layer:
     height: int
     width: int
     components: int
-    """k, the rank of the subspace."""
+    """k, the rank of the subspace; with ``regions``, of all of them together."""
     variance: float
     """Fraction of the training features' variance that the k components hold."""
     shortfall: float
@@ -93,12 +95,17 @@ class Training:
 
     method: str
     """``pca``, ``incremental``, ``randomized``, ``tied-ae`` or ``ae``."""
+    subspace: str
+    """What a vector is: ``whole`` features of an image, ``regions:R`` (R x R windows, each with a
+    subspace of its own), or ``local`` (cells, one subspace for all)."""
     updated: list[str]
     """Names of the models that it goes on from; empty = fitted on photos alone."""
     images: int
     """Photos in all, those of earlier models as well."""
     scenes: int
     """Distinct scenes among the images: near-copies count once."""
+    relative: bool
+    """Whether errors are relative to those expected of a good photo."""
     grouping: str
     """``auto``, ``none``, or the name of the file that gave the groups."""
     skipped: list[str]

@@ -20,7 +20,7 @@ def test_the_card_tells_what_was_fitted(uint8_model, tiny_fit):
     assert card.training.images == len(tiny_fit.photos) == 24
     assert [layer.name for layer in card.layers] == ["layer1", "layer2"]
     assert [layer.components for layer in card.layers] == [
-        len(s.components) for s in tiny_fit.subspaces
+        len(s.components) for (s,) in tiny_fit.subspaces
     ]
     assert card.backbone.weights == "random"
     assert card.graph.resize == RESIZE_RULE
@@ -42,8 +42,8 @@ def test_the_certificate_rests_on_unseen_photos(uint8_model, tmp_path, category,
 
 def test_the_fit_can_be_read_back(uint8_model, tiny_fit):
     state = load_file(uint8_model.path / "fit.safetensors")
-    np.testing.assert_array_equal(state["layer1.components"], tiny_fit.subspaces[0].components)
-    np.testing.assert_array_equal(state["layer2.mean"], tiny_fit.subspaces[1].mean)
+    np.testing.assert_array_equal(state["layer1.components"], tiny_fit.subspaces[0][0].components)
+    np.testing.assert_array_equal(state["layer2.mean"], tiny_fit.subspaces[1][0].mean)
     assert state["count"] == 24
 
 

@@ -29,7 +29,7 @@ def test_the_error_map_is_the_residual_of_the_paper(features):
     w, mu = subspace.components.astype(np.float64), subspace.mean.astype(np.float64)
     residual = (np.eye(96) - w.T @ w) @ (u - mu)
     expected = np.square(residual.reshape(6, 16)).sum(0)
-    got = Reconstruction(subspace)(torch.from_numpy(features[3:4]).reshape(1, 6, 4, 4))
+    got, _ = Reconstruction(subspace)(torch.from_numpy(features[3:4]).reshape(1, 6, 4, 4))
     assert got.shape == (1, 16)
     np.testing.assert_allclose(got[0].sum(), expected.sum(), rtol=1e-2)  # W in 8 bits
     np.testing.assert_allclose(got[0], expected, rtol=0.1, atol=0.01 * expected.max())
@@ -39,7 +39,8 @@ def test_eight_bits_still_project(features):
     """Along each row of the rounded W nothing is left: its length is taken from what was kept."""
     module = Reconstruction(fit_pca(features, *gram(features), Rank(1.0, 1)))
     row = module.components.float()
-    left = module((module.mean + 3 * row).reshape(1, 6, 4, 4))
+    left, code = module((module.mean + 3 * row).reshape(1, 6, 4, 4))
+    assert code.item() * module.units.item() == pytest.approx(3 * row.norm().item(), rel=1e-2)
     assert left.sum() < 1e-10 * row.square().sum()
 
 
@@ -48,15 +49,22 @@ def projector(subspace, *, rounded):
     w = subspace.components
     if not rounded:
         return w.astype(np.float64).T @ w.astype(np.float64)
-    q = np.round(w / (np.abs(w).max(1, keepdims=True) / np.float32(127))).astype(np.float64)
-    assert np.abs(q).max() == 127
+    q = in_8_bits(w)
     return (q / np.square(q).sum(1, keepdims=True)).T @ q
 
 
+def in_8_bits(w):
+    """Each row of W in its own steps, float64."""
+    step = np.abs(w).max(1, keepdims=True) / np.float32(127)
+    q = np.round(w / step).astype(np.float64)
+    assert np.abs(q).max() == 127
+    return q * step
+
+
 def by_hand(fitted, features, *, rounded):
-    """S and M of README's equations in float64, for a score of p3."""
+    """S and M of README's equations in float64, for a score of p3, over what is expected."""
     scores, maps = [], []
-    for u, shape, subspace, mean, map_weight, score_weight in zip(
+    for u, shape, (subspace,), mean, map_weight, score_weight in zip(
         features, fitted.shapes, fitted.subspaces, *fitted.fusion, strict=True
     ):
         x = u.numpy().reshape(len(u), -1).astype(np.float64) - subspace.mean.astype(np.float64)
@@ -66,7 +74,17 @@ def by_hand(fitted, features, *, rounded):
         scores.append(score_weight * np.power(m, 3).mean((1, 2)) ** (1 / 3))
         lifted = F.interpolate(torch.from_numpy(m)[:, None], (8, 8), mode="bilinear")
         maps.append(map_weight * lifted.numpy())
-    return np.mean(scores, 0), np.mean(maps, 0)
+    expected = expected_by_hand(fitted, features[0].numpy().astype(np.float64), rounded)
+    return np.mean(scores, 0) / expected, np.mean(maps, 0) / expected[:, None, None, None]
+
+
+def expected_by_hand(fitted, u, rounded):
+    """E of `fre_edge.expectation`."""
+    e, subspace = fitted.expectation, fitted.subspaces[0][0]
+    contrast = u.reshape(*u.shape[:2], -1).std(2)  # of each channel
+    w = subspace.components[:5]
+    t = (u.reshape(len(u), -1) - subspace.mean) @ (in_8_bits(w) if rounded else w).T / e.deviations
+    return np.sqrt(np.square(contrast).mean(1)) / e.contrast * np.exp(t.clip(-2.5, 2.5) @ e.weights)
 
 
 @pytest.fixture(scope="module")

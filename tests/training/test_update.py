@@ -25,7 +25,7 @@ def assert_same(a, b, *, exactly=True):
     np.testing.assert_allclose(a.held_out_scores, b.held_out_scores, rtol=rtol)
     np.testing.assert_array_equal(a.groups, b.groups)
     assert a.calibration.image.value == pytest.approx(b.calibration.image.value, rel=1e-6)
-    for one, other in zip(a.subspaces, b.subspaces, strict=True):
+    for (one,), (other,) in zip(a.subspaces, b.subspaces, strict=True):
         np.testing.assert_allclose(one.mean, other.mean, rtol=rtol)
         np.testing.assert_allclose(one.components, other.components, atol=0 if exactly else 1e-5)
 
@@ -122,7 +122,7 @@ def test_many_photos_are_streamed_and_calibrated_as_few_are(photos, streams):
     assert found.state.count == len(found.held_out_scores) == 24
     # Other folds, the same kind of scores: none was seen by its subspace.
     np.testing.assert_allclose(
-        found.subspaces[0].components, exact.subspaces[0].components, atol=1e-4
+        found.subspaces[0][0].components, exact.subspaces[0][0].components, atol=1e-4
     )
     assert np.median(found.held_out_scores) == pytest.approx(
         np.median(exact.held_out_scores), rel=0.3
@@ -155,7 +155,7 @@ def test_sketched_models_are_updated_and_stay_calibrated(photos, streams, tmp_pa
     assert updated.plan.method == "incremental"
     together = fit(photos, dataclasses.replace(options, method="pca"))
     np.testing.assert_allclose(
-        updated.subspaces[0].components, together.subspaces[0].components, atol=1e-4
+        updated.subspaces[0][0].components, together.subspaces[0][0].components, atol=1e-4
     )
     with pytest.raises(UsageError, match="tied-ae needs the features of all photos"):
         fitting._fit(photos[16:], dataclasses.replace(options, method="tied-ae"), [saved])

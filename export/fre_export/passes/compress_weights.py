@@ -43,7 +43,10 @@ def _weights(matmul: openvino.Node) -> tuple[NDArray[np.int8], NDArray[np.float3
         if kind == "Transpose":
             across = not across
         elif kind == "Multiply":
-            data = np.asarray(node.input_value(1).get_node().data, np.float32)
+            factor = node.input_value(1).get_node()
+            if factor.get_type_name() != "Constant":  # a product of two activations
+                return None
+            data = np.asarray(factor.data, np.float32)
             scale = scale * (data if data.ndim == 2 else data.reshape(1, 1))
         elif kind == "Constant" and node.get_element_type() == openvino.Type.i8:
             quantised = np.asarray(node.data)

@@ -35,7 +35,12 @@ def describe(card: Card) -> list[str]:
     graph, training = card.graph, card.training
     layers = ", ".join(
         f"{layer.name} ({layer.channels} x {layer.height} x {layer.width}, k={layer.components}, "
-        f"{layer.variance:.1%} of the variance)"
+        f"{layer.variance:.1%} of the variance"
+        + (
+            f", weights {layer.map_weight:.3g} on the map, {layer.score_weight:.3g} on the score)"
+            if len(card.layers) > 1
+            else ")"
+        )
         for layer in card.layers
     )
     lines = [
@@ -47,7 +52,8 @@ def describe(card: Card) -> list[str]:
         f"({card.backbone.weights_licence})",
         f"  layers     {layers}",
         f"  fitted on  {training.images} photos of {training.scenes} scenes "
-        f"(method {training.method}, groups {training.grouping}, {len(training.skipped)} skipped)",
+        f"(method {training.method}, subspace {training.subspace}, groups {training.grouping}, "
+        f"{len(training.skipped)} skipped)",
     ]
     for name, variant in card.variants.items():
         calibration = variant.calibration

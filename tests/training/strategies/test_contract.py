@@ -6,6 +6,7 @@ import pytest
 from fre_edge.features import FeatureShape
 from fre_edge.strategies.autoencoder import Autoencoder
 from fre_edge.strategies.base import Rank, Rows, refit_maps
+from fre_edge.strategies.covariance import Covariance
 from fre_edge.strategies.incremental import Incremental
 from fre_edge.strategies.pca import Pca
 from fre_edge.strategies.randomized import Randomized
@@ -13,6 +14,7 @@ from fre_runtime.errors import DataError
 
 STRATEGIES = {
     "pca": Pca(),
+    "covariance": Covariance(),
     "incremental": Incremental(),
     "randomized": Randomized(),
     "tied-ae": Autoencoder(tied=True, warm=False),
@@ -20,7 +22,7 @@ STRATEGIES = {
     "ae": Autoencoder(tied=False, warm=False),
     "ae, warm": Autoencoder(tied=False, warm=True),
 }
-LACKING = {"pca": 1e-6}
+LACKING = {"pca": 1e-6, "covariance": 1e-6}
 """Variance that may lack of the best k components; 1% for all others."""
 SHAPE = FeatureShape(8, 4, 4)
 K = 6
