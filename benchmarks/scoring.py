@@ -80,7 +80,7 @@ def show(row: dict) -> None:
     """Print a row."""
     pixels = "-" if row["aupro"] is None else f"{row['pixel_auroc']:.4f}  {row['aupro']:.4f}"
     print(
-        f"{row['data']:<24}{row['backbone']:<22}{'+'.join(row['layers']):<32}"
+        f"{row['data']:<30}{row['backbone']:<22}{'+'.join(row['layers']):<32}"
         f"{row['subspace']:<11}k {'+'.join(map(str, row['k'])):<14}"
         f"image {row['image_auroc']:.4f}  pixel, AUPRO {pixels}",
         flush=True,

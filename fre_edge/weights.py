@@ -136,6 +136,7 @@ def _from_timm(spec: BackboneSpec) -> tuple[StateDict, WeightsInfo]:
     config = timm.get_pretrained_cfg(spec.model)
     if config is None or not config.hf_hub_id:
         raise WeightsError(f"timm publishes no weights for {spec.name!r}; pass --weights FILE")
+    huggingface_hub.logging.set_verbosity_error()  # it warns of each try; the last is our error
     try:
         path = Path(huggingface_hub.hf_hub_download(config.hf_hub_id, HUB_FILE))
     except Exception as error:  # the hub raises many kinds

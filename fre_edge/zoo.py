@@ -104,7 +104,8 @@ def backbone_spec(name: str) -> BackboneSpec:
         return _from_timm(model)
     names = [*SPECS, *(known if library != "timm" else [])]
     names += [f"timm/{other}" for other in timm.list_models()] if library != "torchvision" else []
-    near = difflib.get_close_matches(name, names, 3, 0.4) or sorted(SPECS)
+    begin = [other for other in names if other.rpartition("/")[2].startswith(model)]
+    near = begin[:3] or difflib.get_close_matches(name, names, 3, 0.4) or sorted(SPECS)
     raise UsageError(f"backbone {name!r} does not exist; did you mean {' or '.join(near)}?")
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from fre_edge.options import METHODS, FitOptions
-from fre_runtime.card import Card, Variant
+from fre_runtime.card import Card, Layer, Variant
 from fre_runtime.commands.common import out, positive_int, write_json
 from fre_runtime.errors import MissingDependencyError, UsageError
 from fre_runtime.model_dir import REPORT, ModelDir
@@ -212,7 +212,7 @@ def _summary(model: ModelDir, seconds: float) -> list[str]:
         + (f", {skipped} files left out" if skipped else ""),
         "  subspace    "
         + ", ".join(
-            f"{layer.name}: k={layer.components} of D={layer.channels * layer.height * layer.width}"
+            f"{layer.name}: k={layer.components} of D={_dimension(card, layer)}"
             f" ({layer.variance:.1%} of the variance)"
             for layer in card.layers
         ),
@@ -227,6 +227,12 @@ def _summary(model: ModelDir, seconds: float) -> list[str]:
         f"  fre-bench {model.path}",
         f"  fre-info {model.path}",
     ]
+
+
+def _dimension(card: Card, layer: Layer) -> int:
+    """Length of a vector; with regions, of all of a photo's together."""
+    cells = 1 if card.training.subspace == "local" else layer.height * layer.width
+    return layer.channels * cells
 
 
 def _variant_lines(model: ModelDir, name: str, variant: Variant) -> list[str]:

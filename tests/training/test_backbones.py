@@ -144,6 +144,7 @@ def test_torchvisions_transformers_take_other_square_sizes(tiny_torchvision_vit)
     [
         ("resnet81", (), "'resnet81' does not exist; did you mean resnet18"),
         ("resnet18", ("layer7",), "has no layer 'layer7'; did you mean layer"),
+        ("timm/vit_tiny", (), "did you mean timm/vit_tiny_"),
         ("timm/resnet50.mine", (), "timm's resnet50 has no weights 'mine'; choose"),
         ("keras/resnet50", (), "there is no library 'keras'; write timm/NAME or torchvision/NAME"),
         ("torchvision/resnet26", (), "does not exist; did you mean resnet"),
