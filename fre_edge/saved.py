@@ -19,6 +19,7 @@ from fre_edge.strategies.base import Rank
 from fre_edge.strategies.sketch import Sketch
 from fre_edge.tensors import Tensors, below, prefixed, read_tensors, write_tensors
 from fre_runtime.errors import ArtifactError, DataError
+from fre_runtime.geometry import View
 from fre_runtime.image import RESIZE_RULE, Image, read_image
 from fre_runtime.model_dir import GOLDEN_IMAGE, open_model_dir
 
@@ -40,6 +41,8 @@ class Identity:
     pool: int
     shapes: list[list[int]]
     resize: str
+    view: dict[str, Any]
+    """Which part of a photo was seen; see `fre_runtime.geometry.View`."""
 
     @classmethod
     def of(
@@ -48,18 +51,19 @@ class Identity:
         size: tuple[int, int],
         pool: int,
         shapes: list[FeatureShape],
-        seed: int,
+        options: FitOptions,
     ) -> "Identity":
         """The identity of features extracted so."""
         random = backbone.weights.source == "random"
         return cls(
             backbone.spec.name,
-            f"random, seed {seed}" if random else backbone.weights.sha256,
+            f"random, seed {options.seed}" if random else backbone.weights.sha256,
             list(backbone.layers),
             list(size),
             pool,
             [list(shape) for shape in shapes],
             RESIZE_RULE,
+            dataclasses.asdict(options.view),
         )
 
     def fields(self) -> dict[str, Any]:
@@ -108,6 +112,7 @@ class Saved:
         identity = Identity(**json.loads(notes["identity"]))
         saved: dict[str, Any] = json.loads(notes["options"])
         lists = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
+        saved["view"] = View(**saved["view"])
         state = _state(tensors, identity.layers).earlier()
         return cls(name, identity, FitOptions(**(saved | lists)), state, golden)
 
