@@ -26,9 +26,9 @@ from fre_edge import FitOptions, fit
 from fre_edge.backbones import build_backbone
 from fre_edge.extraction import OpenVinoTrunk, TorchTrunk, extract
 from fre_edge.features import FeatureExtractor
-from fre_edge.images import PhotoReader
 from fre_runtime.environment import environment
 from fre_runtime.files import good_images
+from fre_runtime.photos import PhotoReader
 from fre_runtime.threads import default_threads
 
 BATCH = 16

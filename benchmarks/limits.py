@@ -39,7 +39,6 @@ from elpv import lay_out
 
 from fre_edge import FitOptions, fit
 from fre_edge.fitting import Fit
-from fre_edge.images import PhotoReader
 from fre_export import ExportOptions, export
 from fre_export.fold import graph_of
 from fre_export.onnx_graph import join, trace_head, trace_trunk
@@ -53,6 +52,7 @@ from fre_runtime.environment import environment
 from fre_runtime.image import read_image, resize
 from fre_runtime.latency import Budget, measure_pair, measure_stream
 from fre_runtime.model_dir import GOLDEN_IMAGE, ModelDir
+from fre_runtime.photos import PhotoReader
 from fre_runtime.threads import default_threads
 
 FRAME = (1200, 1000)

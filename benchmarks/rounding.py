@@ -19,11 +19,11 @@ from elpv import lay_out
 from fre_edge import FitOptions, fit
 from fre_edge.extraction import extract, trunk_for
 from fre_edge.fitting import Fit
-from fre_edge.images import PhotoReader
 from fre_edge.strategies.base import Subspace
 from fre_runtime.environment import environment
 from fre_runtime.files import labelled_images
 from fre_runtime.metrics import auroc
+from fre_runtime.photos import PhotoReader
 
 
 def exact_energy(features: np.ndarray, subspace: Subspace, channels: int) -> torch.Tensor:

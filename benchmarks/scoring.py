@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import torch
 from elpv import lay_out
+from fre_edge.images import PhotoReader
 
 from fre_edge import FitOptions, fit
-from fre_edge.images import PhotoReader
 from fre_runtime.environment import environment
 from fre_runtime.files import labelled_images
 from fre_runtime.image import read_image, read_mask

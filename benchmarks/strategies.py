@@ -24,7 +24,6 @@ from sklearn.decomposition import PCA, IncrementalPCA
 from fre_edge.backbones import build_backbone
 from fre_edge.extraction import extract, trunk_for
 from fre_edge.features import FeatureExtractor
-from fre_edge.images import PhotoReader
 from fre_edge.strategies.autoencoder import Autoencoder
 from fre_edge.strategies.base import Rank, Rows, Subspace
 from fre_edge.strategies.incremental import Incremental
@@ -32,6 +31,7 @@ from fre_edge.strategies.pca import Pca
 from fre_edge.strategies.randomized import Randomized
 from fre_runtime.environment import environment
 from fre_runtime.files import good_images
+from fre_runtime.photos import PhotoReader
 
 SHARE = 0.92
 TARGETS = {"pca": 3.0, "incremental": 2.0}

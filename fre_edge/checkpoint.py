@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fre_edge.gathering import Gatherer
-from fre_edge.images import PhotoReader
 from fre_edge.tensors import below, prefixed, read_tensors, write_tensors
 from fre_runtime.errors import DataError, OutputError
+from fre_runtime.photos import PhotoReader
 
 log = logging.getLogger(__name__)
 

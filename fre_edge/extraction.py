@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from fre_edge.checkpoint import Checkpoint
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.gathering import Gatherer, Keep
-from fre_edge.images import Photo, PhotoReader
 from fre_edge.strategies.base import Features
 from fre_runtime.engines.base import Settings
 from fre_runtime.engines.openvino import config
 from fre_runtime.errors import DataError
 from fre_runtime.image import Image
 from fre_runtime.ordered import ordered_map
+from fre_runtime.photos import Photo, PhotoReader
 from fre_runtime.progress import track
 from fre_runtime.threads import default_threads
 
@@ -119,8 +119,11 @@ class OpenVinoTrunk:
 def extract(
     trunk: Trunk, reader: PhotoReader, shapes: Sequence[FeatureShape]
 ) -> tuple[list[Path], list[Features]]:
-    """Run all photos through ``trunk``; returns those used, and float32 (N, D) for each layer."""
-    keep = Keep(shapes, len(reader.paths))
+    """Run all photos, or their tiles, through ``trunk``.
+
+    Returns the photo of each row, and float32 (N, D) for each layer.
+    """
+    keep = Keep(shapes, reader.expected)
     photos = gather(trunk, reader, keep)
     return photos, keep.state().kept
 
@@ -131,7 +134,7 @@ def gather(
     gatherer: Gatherer,
     checkpoint: Checkpoint | None = None,
 ) -> list[Path]:
-    """Run all photos through ``trunk`` into ``gatherer``; returns those used.
+    """Run all photos, or their tiles, through ``trunk`` into ``gatherer``; the photo of each row.
 
     Beyond what the gatherer takes, memory does not grow with the photos. With a ``checkpoint`` it
     goes on where an earlier one was stopped, to the same result.
@@ -147,7 +150,7 @@ def gather(
         return photo.path, trunk(photo.image)
 
     rows = ordered_map(run, reader, trunk.workers, 2 * trunk.workers, trunk.prepare)
-    shown = track(rows, len(reader.paths) - reader.start, "extracting features")
+    shown = track(rows, reader.expected - reader.start, "extracting features")
     with _one_thread_each():
         for path, taps in shown if log.isEnabledFor(logging.INFO) else rows:
             if not all(np.isfinite(layer).all() for layer in taps):

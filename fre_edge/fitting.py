@@ -17,8 +17,6 @@ from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import FRE, Head
 from fre_edge.fusion import Fusion
 from fre_edge.gathering import Gatherer, Keep, Stream
-from fre_edge.grouping import Groups, GroupTable
-from fre_edge.images import PhotoReader
 from fre_edge.learning import learn
 from fre_edge.options import FitOptions
 from fre_edge.partition import Partition, partition_of
@@ -29,8 +27,13 @@ from fre_edge.strategies.choose import Plan, choose, make_strategy
 from fre_runtime.calibration import Calibration
 from fre_runtime.errors import DataError, UsageError
 from fre_runtime.files import good_images
+from fre_runtime.groups import Groups, GroupTable
+from fre_runtime.photos import PhotoReader
 
 log = logging.getLogger(__name__)
+
+MANY_TILES = 3000
+"""Tiles from which the exact fit takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,25 @@ class Fit:
     state: State
     """What is kept of all photos, earlier ones as well."""
     held_out_scores: Floats
-    """S of each photo whose features were kept, under a subspace fitted without its fold, (n,)."""
+    """S of each photo whose features were kept, under a subspace fitted without its fold, (n,); of
+    tiles the largest."""
     skipped: dict[Path, str]
     """Files that were left out, with the reason."""
     earlier: list[Saved] = field(default_factory=list)
     """The models that this one goes on from."""
 
     @property
+    def photo_of_score(self) -> Groups:
+        """Which of `photos` each held-out score is of; -1 for photos of earlier models."""
+        return np.unique(self.state.photos) if self.options.view.tile else self.state.photos
+
+    @property
     def groups(self) -> Groups:
         """Scene of each photo whose features were kept, (n,)."""
         assert self.state.groups is not None
-        return self.state.groups
+        if not self.options.view.tile:
+            return self.state.groups
+        return self.state.groups[np.unique(self.state.photos, return_index=True)[1]]
 
     @property
     def scenes(self) -> int:
@@ -104,11 +115,11 @@ class Fit:
 
     def gather(self, trunk: Trunk) -> State:
         """What is kept of the same photos as another trunk sees them."""
-        reader = PhotoReader(self.photos, *self.size)
+        reader = _reader(self.photos, self.size, self.options)
         if self.plan.scratch is None or self.plan.streams:
-            gatherer = _gatherer(self.plan, self.options, self.shapes, len(self.photos), None)
-            gather(trunk, reader, gatherer)
-            return gatherer.state()
+            gatherer = _gatherer(self.plan, self.options, self.shapes, reader.expected, None)
+            rows = gather(trunk, reader, gatherer)
+            return _of_photos(gatherer.state(), rows, self.options)
         # The files stay readable after their names have gone.
         with tempfile.TemporaryDirectory(dir=self.plan.scratch) as folder:
             keep = Keep(self.shapes, len(self.photos), Path(folder))
@@ -123,7 +134,7 @@ class Fit:
         was kept.
         """
         if state.complete and state.groups is None:
-            state = replace(state, groups=self.groups)
+            state = replace(state, groups=self.state.groups)
         strategy = make_strategy(self.plan.method, self.options)
         learned = learn(state, self.shapes, self.photos, self.options, strategy)
         return replace(self, **learned._asdict())
@@ -223,7 +234,11 @@ def _fit(
     identity = Identity.of(backbone, pool, shapes, options)
     for saved in earlier:
         saved.identity.check(identity, saved.name, "this fit")
-    plan = _plan(options, len(paths), shapes, [saved.state for saved in earlier])
+    reader = _reader(paths, size, options)
+    if options.view.tile:
+        plan = _tiled_plan(options, reader.expected, shapes, earlier)
+    else:
+        plan = _plan(options, len(paths), shapes, [saved.state for saved in earlier])
     log.info("method %s: %s", plan.method, plan.reason)
     if options.subspace != "whole" and plan.streams:
         raise UsageError(
@@ -231,16 +246,16 @@ def _fit(
             f"keeps none ({plan.reason}); take --subspace whole, or --method pca with --scratch DIR"
         )
 
-    reader = PhotoReader(paths, *size)
     states = [saved.state for saved in earlier]
     photos: list[Path] = []
     if paths:
-        gatherer = _gatherer(plan, options, shapes, len(paths), plan.scratch)
+        gatherer = _gatherer(plan, options, shapes, reader.expected, plan.scratch)
         checkpoint = _checkpoint(plan, options, identity, paths)
         trunk = trunk_for(extractor, size, len(paths))
-        photos = gather(trunk, reader, gatherer, checkpoint)
+        rows = gather(trunk, reader, gatherer, checkpoint)
+        photos = list(dict.fromkeys(rows))
         _check_photos(photos, reader, options, at_least=1 if earlier else 2)
-        states.append(gatherer.state())
+        states.append(_of_photos(gatherer.state(), rows, options))
     rank = Rank(options.variance, options.components)
     state = merge_states(states, rank)
     if state.complete and options.groups == "auto":
@@ -273,6 +288,45 @@ def _overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
                 f"{', '.join(backbone.layers)}"
             )
     return options.overlap
+
+
+def _reader(paths: Sequence[Path], size: tuple[int, int], options: FitOptions) -> PhotoReader:
+    return PhotoReader(paths, *size, options.view, options.max_pixels)
+
+
+def _of_photos(state: State, rows: list[Path], options: FitOptions) -> State:
+    """The state with the photo of each row, where rows are tiles."""
+    if not options.view.tile:
+        return state
+    number = {photo: i for i, photo in enumerate(dict.fromkeys(rows))}
+    return State.of(state.kept, np.array([number[row] for row in rows], np.int64))
+
+
+def _tiled_plan(
+    options: FitOptions, tiles: int, shapes: Sequence[FeatureShape], earlier: list[Saved]
+) -> Plan:
+    """As `choose`; tiles are kept in memory, so that a photo's stay together."""
+    for given, what in (
+        (earlier, "a model of tiles cannot be updated or merged"),
+        (options.scratch, "tiles cannot be kept in a scratch folder"),
+        (options.method == "incremental", "method incremental cannot tell tiles from photos"),
+    ):
+        if given:
+            raise UsageError(f"{what}; fit on all photos at once, in memory")
+    plan = choose(options, tiles, [shape.dimension for shape in shapes])
+    if plan.streams:
+        raise DataError(
+            f"{tiles} tiles are too many ({plan.reason}); take larger tiles, less overlap or fewer "
+            "photos"
+        )
+    if tiles > MANY_TILES:
+        log.warning(
+            "%d tiles are to be learned from: beyond %d that takes minutes, since each is compared "
+            "with each. Larger tiles, less overlap or fewer photos make it faster",
+            tiles,
+            MANY_TILES,
+        )
+    return plan
 
 
 def _plan(
@@ -353,5 +407,7 @@ def _check_photos(
             "by 256? Scale them to the full range first",
             reader.brightest,
         )
-    if len(reader.sizes) > 1:
-        log.info("photos have %d different sizes; all are stretched alike", len(reader.sizes))
+    if len(reader.sizes) > 1 and not options.view.tile:
+        log.info(
+            "photos have %d different sizes; all are brought to the model's", len(reader.sizes)
+        )

@@ -140,6 +140,9 @@ class Head(nn.Module):
         (height, width) to which map and mask are lifted in the graph; None keeps the native grid.
     """
 
+    image_tau: Tensor
+    pixel_tau: Tensor
+
     def __init__(
         self,
         subspaces: Sequence[Sequence[Subspace]],
@@ -160,8 +163,11 @@ class Head(nn.Module):
         self.grid = finest_grid(shapes)
         self.fuse = Fuse(shapes, fusion, score).float()
         self.expected = None if expectation is None else Expected(expectation, layers[0].units)
-        self.image_threshold = image_threshold
-        self.pixel_threshold = pixel_threshold
+        # Buffers, so that they keep their names in the graph: fre-calibrate changes them there.
+        self.register_buffer("image_tau", torch.tensor(image_threshold.value))
+        self.register_buffer("pixel_tau", torch.tensor(pixel_threshold.value))
+        self.image_spread = image_threshold.spread
+        self.pixel_spread = pixel_threshold.spread
         self.lift_to = lift_to
 
     def forward(self, features: Sequence[Tensor], image: Tensor | None = None) -> FreOutputs:
@@ -170,13 +176,13 @@ class Head(nn.Module):
         ``image`` is given where it is of floats: it can hold a NaN then, and a trunk may lose it.
         """
         raw_score, raw_map = self.raw(features)
-        score = _calibrated(raw_score, self.image_threshold)
+        score = _calibrated(raw_score, self.image_tau, self.image_spread)
         # x - x is 0, or NaN where x is not finite: engines lose NaN in max, ReLU and Clip.
         total = raw_map.sum((1, 2, 3))
         if image is not None:
             total = total + image.sum((1, 2, 3))
         score = score + (total - total)
-        anomaly_map = _calibrated(raw_map, self.pixel_threshold)
+        anomaly_map = _calibrated(raw_map, self.pixel_tau, self.pixel_spread)
         if self.lift_to is not None:
             anomaly_map = F.interpolate(anomaly_map, self.lift_to, mode="bilinear")
         # not (x <= 0.5) instead of x > 0.5: a NaN must not read as good
@@ -223,9 +229,9 @@ class FRE(nn.Module):
         return self.head.raw(self.extractor(image))
 
 
-def _calibrated(raw: Tensor, threshold: Threshold) -> Tensor:
+def _calibrated(raw: Tensor, tau: Tensor, spread: float) -> Tensor:
     """sigmoid((log raw - log tau) / s), written without the logarithm."""
-    if threshold.spread == 1:
-        return raw / (raw + threshold.value)
-    odds = (raw / threshold.value).pow(1 / threshold.spread)
+    if spread == 1:
+        return raw / (raw + tau)
+    odds = (raw / tau).pow(1 / spread)
     return odds / (1 + odds)

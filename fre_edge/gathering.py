@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre_edge.features import FeatureShape
-from fre_edge.grouping import BLOCK, FOLDS, Groups, SceneStream
+from fre_edge.grouping import BLOCK, FOLDS, SceneStream
 from fre_edge.state import State, most_sampled
 from fre_edge.strategies.base import Features, Rank, check_finite
 from fre_edge.strategies.incremental import sketch_rows
 from fre_edge.strategies.sketch import Sketcher
 from fre_edge.tensors import Tensors, below, prefixed, reserve
+from fre_runtime.groups import Groups
 
 
 class Gatherer(Protocol):
@@ -45,7 +46,7 @@ class Keep:
     shapes
         Feature shape of each layer.
     most
-        Photos that may come.
+        Photos, or tiles, that are expected; in memory there is room for more.
     folder
         Where to keep them; None = in memory.
 
@@ -69,6 +70,9 @@ class Keep:
 
     def add(self, photo: Path, features: Sequence[Features]) -> None:
         """See `Gatherer`."""
+        if self._filled == len(self._layers[0]):
+            for layer in self._layers:
+                layer.resize((2 * self._filled, layer.shape[1]), refcheck=False)
         for layer, row in zip(self._layers, features, strict=True):
             layer[self._filled] = row
         self._filled += 1

@@ -9,10 +9,8 @@ projections. So a burst is found wherever it begins; near-copies that come more 
 scenes apart are taken for different parts.
 """
 
-import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from fre_edge.strategies.base import Features, Floats, products
-from fre_runtime.errors import DataError
-
-Groups = NDArray[np.int64]
-"""Group number of each image, (N,)."""
+from fre_runtime.groups import Groups, GroupTable
 
 FOLDS = 5
 MOST_AT_ONCE = 4096
@@ -58,52 +53,36 @@ def automatic_groups(matrix: Floats, cut: float = CUT) -> Groups:
     return np.asarray(fcluster(tree, t=1.0 - cut, criterion="distance"), np.int64) - 1
 
 
-@dataclass(frozen=True)
-class GroupTable:
-    """Groups that the user gives: a CSV file with the columns ``file`` and ``group``.
+def photo_gram(matrix: Floats, tiles: Groups) -> Floats:
+    """From the Gram matrix of tiles to that of the photos that they were cut from, centred.
 
-    ``file`` is a photo's name, or the end of its path where names repeat.
+    Where all photos have the same tiles, a photo is its tiles side by side: near-copies agree at
+    each place. Otherwise it is their mean.
+
+    Parameters
+    ----------
+    matrix
+        Gram matrix of the centred features of all tiles, (T, T).
+    tiles
+        Photo of each tile, (T,), 0..N-1; tiles of one photo follow each other.
+
+    Returns
+    -------
+    float64 (N, N); ``matrix`` itself where each photo is one tile.
     """
-
-    path: Path
-    group_of: dict[str, str]
-    used: dict[str, Path] = field(default_factory=dict)
-    """The image that each name was found to mean."""
-
-    @classmethod
-    def read(cls, path: Path) -> "GroupTable":
-        """Read the file; raises `DataError` when it cannot be read or contradicts itself."""
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = [(row["file"], row["group"]) for row in csv.DictReader(file)]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path}: cannot be read as CSV ({error})") from error
-        except KeyError as error:
-            raise DataError(f"{path}: has no column {error}; expected file,group") from None
-        group_of: dict[str, str] = {}
-        for name, group in rows:
-            if not name or not group:
-                raise DataError(f"{path}: the line of {name!r} lacks its file or its group")
-            if group_of.setdefault(name, group) != group:
-                raise DataError(f"{path}: puts {name} into both {group_of[name]} and {group}")
-        return cls(path, group_of)
-
-    def assign(self, images: list[Path]) -> Groups:
-        """Return the group of each image; raises `DataError` where it is missing or ambiguous."""
-        labels = [self.label(image) for image in images]
-        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
-
-    def label(self, image: Path) -> str:
-        """Return the label of an image's group; raises as `assign` does."""
-        tails = ("/".join(image.parts[-n:]) for n in range(len(image.parts), 0, -1))
-        name = next((tail for tail in tails if tail in self.group_of), None)
-        if name is None:
-            raise DataError(f"{self.path}: gives no group for {image}; add a line for it")
-        if self.used.setdefault(name, image) != image:
-            raise DataError(
-                f"{self.path}: {name} means both {self.used[name]} and {image}; add their folders"
-            )
-        return self.group_of[name]
+    counts = np.bincount(tiles)
+    count = len(counts)
+    if (counts == 1).all():
+        return matrix
+    if (counts == counts[0]).all():
+        each = matrix.reshape(count, counts[0], count, counts[0])
+        photos = np.einsum("atbt->ab", each)
+    else:
+        starts = np.cumsum(counts) - counts
+        sums = np.add.reduceat(np.add.reduceat(matrix, starts, 0), starts, 1)
+        photos = sums / np.outer(counts, counts)
+    mean = photos.mean(0)
+    return np.asarray(photos - mean - mean[:, None] + mean.mean())
 
 
 class SceneStream:

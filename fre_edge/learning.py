@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fre_edge.calibrate import calibrate
 from fre_edge.expectation import Expectation, fit_expectation, look
 from fre_edge.features import FeatureShape
 from fre_edge.fusion import Fusion, held_out_fusion
@@ -16,11 +15,10 @@ from fre_edge.grouping import (
     BLOCK,
     FOLDS,
     MOST_AT_ONCE,
-    Groups,
-    GroupTable,
     SceneStream,
     automatic_groups,
     make_folds,
+    photo_gram,
 )
 from fre_edge.options import FitOptions
 from fre_edge.partition import Divided, partition_of
@@ -29,7 +27,9 @@ from fre_edge.strategies.base import Floats, Rank, Rows, Strategy, Subspace
 from fre_edge.strategies.incremental import subspaces_without
 from fre_edge.strategies.sketch import merge
 from fre_runtime.calibration import Calibration
+from fre_runtime.conformal import calibrate
 from fre_runtime.errors import DataError
+from fre_runtime.groups import Groups, GroupTable
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class Learned(NamedTuple):
     state: State
     """With the scenes and folds that were found."""
     held_out_scores: Floats
-    """S of each kept row under a subspace fitted without its fold, (n,)."""
+    """S of each kept row under a subspace fitted without its fold, (n,); of tiles the largest of
+    each photo."""
 
 
 def learn(
@@ -85,14 +86,20 @@ def learn(
         if not state.complete and rank.components is None:
             _warn_of_small_sketch(subspace, rank)
     fusion, scores, maxima = held_out_fusion(maps, list(shapes), options.score)
-    assert state.groups is not None
+    groups = state.groups
+    assert groups is not None
     assert state.folds is not None
     expectation = None
     if options.relative:
         looks = look(state.kept[0], shapes[0], subspaces[0])
         expectation, expected = fit_expectation(scores, looks, state.folds, state.scenes)
         scores, maxima = scores / expected, maxima / expected
-    calibration = calibrate(scores, maxima, state.groups, options.fpr, parts)
+    if options.view.tile:  # a photo is as bad as its worst tile, and counts once
+        first = np.unique(state.photos, return_index=True)[1]
+        scores, maxima = (np.maximum.reduceat(values, first) for values in (scores, maxima))
+        groups = groups[first]
+    source = "held-out training photos"
+    calibration = calibrate(scores, maxima, groups, options.fpr, parts, source)
     return Learned(subspaces, fusion, expectation, calibration, state, scores)
 
 
@@ -115,10 +122,12 @@ def _complete(
         if not folds:  # the shallowest layer tells scenes apart best; the cut was measured there
             groups = state.groups
             if groups is None:
-                groups = find_groups(rows, photos, options)
-                warn_of_weak_folds(groups)
+                found = find_groups(rows, photos, options, state.photos)
+                warn_of_weak_folds(found)
+                groups = found[state.photos] if options.view.tile else found
             # Photos that all show one scene are held out one by one, for want of anything better.
-            units = groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
+            alone = state.photos if options.view.tile else np.arange(len(groups))
+            units = groups if len(np.unique(groups)) > 1 else alone
             folds = make_folds(units, FOLDS, options.seed)
             fold_of = np.empty(len(groups), np.int64)
             for number, fold in enumerate(folds):
@@ -151,19 +160,27 @@ def _sketched(
     return subspaces, maps, len(used)
 
 
-def find_groups(rows: Rows, photos: Sequence[Path], options: FitOptions) -> Groups:
-    """Scene of each photo, as ``options.groups`` asks; see `fre_edge.grouping`."""
+def find_groups(
+    rows: Rows, photos: Sequence[Path], options: FitOptions, photo_of: Groups | None = None
+) -> Groups:
+    """Scene of each photo, as ``options.groups`` asks; see `fre_edge.grouping`.
+
+    ``photo_of`` tells the photo of each row, where rows are tiles.
+    """
+    tiled = photo_of is not None and bool(options.view.tile)
     if options.groups == "none":
-        return np.arange(len(rows))
+        return np.arange(len(photos) if tiled else len(rows))
     if options.groups != "auto":
         groups = GroupTable.read(Path(options.groups)).assign(list(photos))
+    elif tiled and photo_of is not None:
+        groups = automatic_groups(photo_gram(rows.gram[1], photo_of))
     elif len(rows) <= MOST_AT_ONCE:
         groups = automatic_groups(rows.gram[1])
     else:
         stream, mean = SceneStream(rows.dimension, "auto"), rows.mean()
         blocks = (stream.find([Path()] * len(b), b, mean) for b in rows.batches(BLOCK))
         groups = np.concatenate(list(blocks))
-    log.info("%d photos show %d distinct scenes", len(rows), len(np.unique(groups)))
+    log.info("%d photos show %d distinct scenes", len(groups), len(np.unique(groups)))
     return groups
 
 

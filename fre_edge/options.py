@@ -1,8 +1,10 @@
 """What can be chosen about a fit; light to import, so that the command line shares it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fre_runtime.errors import UsageError
+from fre_runtime.geometry import View
+from fre_runtime.image import MAX_PIXELS
 
 SCORES = ("p3", "p2", "sum", "max")
 """Ways to pool the map to a score; see `fre_edge.scores.image_scores`."""
@@ -70,6 +72,10 @@ class FitOptions:
     """``auto``, ``none``, or the path of a CSV file with the columns file,group."""
     fpr: float = 0.01
     """Target false-reject rate, at least 1e-6 and below 1."""
+    view: View = field(default_factory=View)
+    """Which part of the photos is looked at, and how; of tiles one model is learned for all."""
+    max_pixels: int = MAX_PIXELS
+    """Larger photos are left out, from their header."""
     seed: int = 0
     strict: bool = False
     """Refuse unusable files instead of leaving them out."""
@@ -89,6 +95,9 @@ class FitOptions:
             raise UsageError(f"fpr must lie between 0.000001 and 1, got {self.fpr}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        if self.max_pixels < 1:
+            raise UsageError(f"max_pixels must be at least 1, got {self.max_pixels}")
+        self.view.check()
         if len(set(self.layers)) != len(self.layers):
             raise UsageError(f"layers must differ, got {', '.join(self.layers)}")
         if self.components is not None and self.components < 1:

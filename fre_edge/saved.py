@@ -19,6 +19,7 @@ from fre_edge.strategies.base import Rank
 from fre_edge.strategies.sketch import Sketch
 from fre_edge.tensors import Tensors, below, prefixed, read_tensors, write_tensors
 from fre_runtime.errors import ArtifactError, DataError
+from fre_runtime.geometry import View
 from fre_runtime.image import RESIZE_RULE, Image, read_image
 from fre_runtime.model_dir import GOLDEN_IMAGE, open_model_dir
 
@@ -41,6 +42,8 @@ class Identity:
     overlap: list[str]
     shapes: list[list[int]]
     resize: str
+    view: dict[str, Any]
+    """Which part of a photo was seen; see `fre_runtime.geometry.View`."""
 
     @classmethod
     def of(
@@ -61,6 +64,7 @@ class Identity:
             list(options.overlap or ()),
             [list(shape) for shape in shapes],
             RESIZE_RULE,
+            dataclasses.asdict(options.view),
         )
 
     def fields(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ class Saved:
         identity = Identity(**json.loads(notes["identity"]))
         saved: dict[str, Any] = json.loads(notes["options"])
         lists = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
+        saved["view"] = View(**saved["view"])
         state = _state(tensors, identity.layers).earlier()
         return cls(name, identity, FitOptions(**(saved | lists)), state, golden)
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fre_edge.grouping import FOLDS, Groups
+from fre_edge.grouping import FOLDS
 from fre_edge.strategies.base import Features, Rank
 from fre_edge.strategies.incremental import sketch_rows
 from fre_edge.strategies.sketch import Sketch, Sketcher, merge
+from fre_runtime.groups import Groups
 
 COMPLETE_BYTES = 2**27
 """Bytes of features up to which a saved state holds those of every photo."""
@@ -35,7 +36,8 @@ class State:
     kept
         Features of each layer, float32 (n, D), of all photos or of the sampled ones.
     photos
-        Which photo of this run each kept row is; -1 for photos of earlier runs. int64 (n,).
+        Which photo of this run each kept row is, or is a tile of; -1 for photos of earlier runs.
+        int64 (n,).
     groups
         Scene of each kept row, int64 (n,); None until it has been found.
     folds
@@ -57,10 +59,14 @@ class State:
     sketches: list[list[Sketch]]
 
     @classmethod
-    def of(cls, features: list[Features]) -> "State":
-        """The state that keeps the features of each layer, float32 (N, D), of all photos."""
-        count = len(features[0])
-        return cls(features, np.arange(count), None, None, count, 0, [])
+    def of(cls, features: list[Features], photos: NDArray[np.int64] | None = None) -> "State":
+        """The state that keeps the features of each layer, float32 (N, D), of all photos.
+
+        ``photos`` is given where rows are tiles: the photo of each, 0 and on.
+        """
+        if photos is None:
+            photos = np.arange(len(features[0]))
+        return cls(features, photos, None, None, int(photos[-1]) + 1 if len(photos) else 0, 0, [])
 
     @property
     def complete(self) -> bool:
@@ -109,7 +115,7 @@ class State:
 
     def bounded(self, rank: Rank) -> "State":
         """The same in at most `COMPLETE_BYTES`, or in sketches."""
-        size = 4 * self.count * sum(self.dimensions)
+        size = 4 * max(self.count, len(self.photos)) * sum(self.dimensions)
         return self if size <= COMPLETE_BYTES else self.sketched(rank)
 
 

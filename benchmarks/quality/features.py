@@ -16,9 +16,9 @@ import fre_edge
 import fre_runtime
 from fre_edge import Fit, FitOptions, fit
 from fre_edge.extraction import extract, trunk_for
-from fre_edge.grouping import Groups
-from fre_edge.images import PhotoReader
 from fre_edge.state import State
+from fre_runtime.groups import Groups
+from fre_runtime.photos import PhotoReader
 
 FEW = 8
 """Photos of the fit that only tells shapes and defaults."""

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fre_edge.grouping import GroupTable
 from fre_runtime.errors import DataError
 from fre_runtime.files import IMAGE_SUFFIXES, labelled_images, list_files
+from fre_runtime.groups import GroupTable
 
 GroupOf = Mapping[Path, object]
 NAME = "name:"

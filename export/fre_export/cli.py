@@ -8,8 +8,16 @@ from pathlib import Path
 
 from fre_edge.options import METHODS, FitOptions
 from fre_runtime.card import Card, Layer, Variant
-from fre_runtime.commands.common import out, positive_int, write_json
+from fre_runtime.commands.common import (
+    add_max_pixels_argument,
+    add_region_argument,
+    out,
+    positive_int,
+    regions,
+    write_json,
+)
 from fre_runtime.errors import MissingDependencyError, UsageError
+from fre_runtime.geometry import View
 from fre_runtime.model_dir import REPORT, ModelDir
 from fre_runtime.threads import default_threads
 
@@ -111,6 +119,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="keep features on disk there, and what a fit that was stopped goes on from when the "
         "same command is given again; emptied at the end",
     )
+    seen = parser.add_argument_group("what is looked at")
+    add_region_argument(seen)
+    seen.add_argument(
+        "--tile",
+        type=_size,
+        metavar="N|HxW",
+        help="cut the photos into tiles of so many pixels; one model is learned for all of them, "
+        "and the worst tile is the photo's score",
+    )
+    seen.add_argument(
+        "--overlap",
+        type=float,
+        metavar="F",
+        help="share of a tile that its neighbour covers too (default 0)",
+    )
+    seen.add_argument(
+        "--keep-aspect",
+        action="store_true",
+        default=None,
+        help="pad to the model's shape with grey instead of stretching",
+    )
+    add_max_pixels_argument(seen)
     thresholds = parser.add_argument_group("thresholds")
     thresholds.add_argument(
         "--groups",
@@ -194,9 +224,21 @@ def _fit_options(args: argparse.Namespace) -> FitOptions:
     base = Saved.read(args.update[0]).options if args.update else DEFAULTS
     given = {field.name: getattr(args, field.name, None) for field in fields(FitOptions)}
     chosen = {name: value for name, value in given.items() if value is not None}
+    chosen["view"] = _view(args, base.view)
     if "variance" in chosen:
         chosen["components"] = None
     return replace(base, **chosen)
+
+
+def _view(args: argparse.Namespace, base: View) -> View:
+    """``base``, but for what was given."""
+    given = {
+        "regions": regions(args),
+        "tile": None if args.tile is None else list(args.tile),
+        "overlap": args.overlap,
+        "aspect": "keep" if args.keep_aspect else None,
+    }
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
 def _summary(model: ModelDir, seconds: float) -> list[str]:

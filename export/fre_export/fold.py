@@ -264,6 +264,7 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         graph=graph,
+        view=fitted.options.view,
         backbone=Backbone(
             name=fitted.backbone.spec.name,
             layers=list(fitted.backbone.layers),

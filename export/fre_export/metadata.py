@@ -4,9 +4,12 @@ import json
 
 from fre_runtime.calibration import Calibration
 from fre_runtime.card import Graph
+from fre_runtime.geometry import View
 
 
-def graph_metadata(graph: Graph, calibration: Calibration, precision: str) -> dict[str, str]:
+def graph_metadata(
+    graph: Graph, view: View, calibration: Calibration, precision: str
+) -> dict[str, str]:
     """Key-value pairs for ONNX metadata_props and for the IR's ``rt_info/model_info``.
 
     The thresholds stand there in full, so that a graph found without its card still tells them,
@@ -14,10 +17,8 @@ def graph_metadata(graph: Graph, calibration: Calibration, precision: str) -> di
     Model API; scores and maps are calibrated in the graph, so its thresholds are the neutral ones.
     """
     keys = {
-        "fre_image_threshold": repr(calibration.image.value),
-        "fre_image_spread": repr(calibration.image.spread),
-        "fre_pixel_threshold": repr(calibration.pixel.value),
-        "fre_pixel_spread": repr(calibration.pixel.spread),
+        **calibration.metadata(),
+        **view.metadata(),
         "fre_score": graph.score,
         "fre_precision": precision,
         "fre_resize": graph.resize,

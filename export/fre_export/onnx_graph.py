@@ -12,7 +12,8 @@ from typing import Any
 
 import onnx
 import torch
-from torch import nn
+from onnx import numpy_helper
+from torch import Tensor, nn
 
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import Head
@@ -38,9 +39,33 @@ def trace_head(head: Head, shapes: Sequence[FeatureShape], graph: Graph) -> onnx
     """Everything from the features of each layer to `OUTPUTS`."""
     features = [torch.zeros(2, *shape) for shape in shapes]
     names = _features(len(shapes))
-    if graph.io == "uint8":
-        return trace(head, (features,), names, OUTPUTS)
-    return trace(head, (features, torch.zeros(2, *graph.input_shape)), [*names, PIXELS], OUTPUTS)
+    with _distinct_thresholds(head) as thresholds:
+        if graph.io == "uint8":
+            model = trace(head, (features,), names, OUTPUTS)
+        else:
+            pixels = torch.zeros(2, *graph.input_shape)
+            model = trace(head, (features, pixels), [*names, PIXELS], OUTPUTS)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, value in thresholds.items():
+        initializers[name].CopyFrom(numpy_helper.from_array(value.numpy(), name))
+    return model
+
+
+@contextlib.contextmanager
+def _distinct_thresholds(head: Head) -> Iterator[dict[str, Tensor]]:
+    """Yield the head's two thresholds by name; they stand aside while it is traced.
+
+    The exporter keeps one of several equal constants. Each threshold must stay a constant of its
+    own, so that fre-calibrate can change it.
+    """
+    thresholds = {"image_tau": head.image_tau.clone(), "pixel_tau": head.pixel_tau.clone()}
+    try:
+        for number, name in enumerate(thresholds):
+            getattr(head, name).fill_(0.7310586 + number * 0.0421)
+        yield thresholds
+    finally:
+        for name, value in thresholds.items():
+            getattr(head, name).copy_(value)
 
 
 def join(

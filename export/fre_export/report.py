@@ -57,11 +57,11 @@ def _oddest(fitted: Fit) -> list[int]:
     Of this run's photos only: those of earlier models are not at hand.
     """
     order = np.argsort(-fitted.held_out_scores, kind="stable")
-    order = order[fitted.state.photos[order] >= 0]
+    order = order[fitted.photo_of_score[order] >= 0]
     _, first = np.unique(fitted.groups[order], return_index=True)
     return [int(order[place]) for place in np.sort(first)[:ODDEST]]
 
 
 def _shown(fitted: Fit, scores: np.ndarray, row: int) -> Shown:
-    path, score = fitted.photos[int(fitted.state.photos[row])], float(scores[row])
+    path, score = fitted.photos[int(fitted.photo_of_score[row])], float(scores[row])
     return Shown(path.name, score, state_of(score), False, photo_picture(path))

@@ -8,7 +8,7 @@ from fre_edge.fitting import Fit
 from fre_export.parity import Sample
 from fre_runtime.errors import DataError, ImageError
 from fre_runtime.files import labelled_images
-from fre_runtime.image import Image, read_image, resize
+from fre_runtime.image import Image, read_image
 
 COUNT = 32
 
@@ -25,14 +25,14 @@ def parity_samples(images: Path | None, fit: Fit) -> tuple[list[Sample], str]:
             paths = [image.path for image in labelled_images(images)]
         except DataError:
             paths = []
-        samples = _read(_spread(paths), fit.size)
+        samples = _read(_spread(paths), fit)
         if samples:
             return samples, "photos of the test folder"
     if not fit.photos:
         return _moved(fit), "golden photos of the merged models, turned, mirrored and shifted"
     turned = [
         Sample(f"{sample.name} (turned)", _turned(sample.image))
-        for sample in _read(_spread(fit.photos), fit.size)
+        for sample in _read(_spread(fit.photos), fit)
     ]
     return turned, "training photos turned by 180 degrees"
 
@@ -42,12 +42,12 @@ def golden_image(fit: Fit) -> Image:
 
     Turned, since the error of a photo that the fit has seen can be mere rounding.
     """
-    own = np.flatnonzero(fit.state.photos >= 0)
+    own = np.flatnonzero(fit.photo_of_score >= 0)
     if not len(own):
         return fit.earlier[0].golden
     order = own[np.argsort(fit.held_out_scores[own], kind="stable")]
-    photo = read_image(fit.photos[int(fit.state.photos[order[len(order) // 2]])])
-    return _turned(resize(photo, *fit.size))
+    middle = fit.photos[int(fit.photo_of_score[order[len(order) // 2]])]
+    return _turned(_read([middle], fit)[0].image)
 
 
 def _moved(fit: Fit) -> list[Sample]:
@@ -72,11 +72,15 @@ def _spread(paths: list[Path]) -> list[Path]:
     return [paths[i] for i in chosen]
 
 
-def _read(paths: list[Path], size: tuple[int, int]) -> list[Sample]:
+def _read(paths: list[Path], fit: Fit) -> list[Sample]:
+    """Each photo as the model sees it; of its tiles one, another one each time."""
     samples = []
-    for path in paths:
+    for number, path in enumerate(paths):
         try:
-            samples.append(Sample(str(path), resize(read_image(path), *size)))
+            image = read_image(path, fit.options.max_pixels)
+            plan = fit.options.view.plan(image.shape[0], image.shape[1])
         except ImageError:  # a broken test photo proves nothing either way
             continue
+        tile = plan.tiles[(len(plan.tiles) // 2 + number) % len(plan.tiles)]
+        samples.append(Sample(str(path), np.array(plan.input(image, tile, *fit.size))))
     return samples

@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,21 @@ from scipy.stats import spearmanr
 
 from fre_edge.extraction import OpenVinoTrunk
 from fre_edge.fitting import Fit
-from fre_edge.images import PhotoReader
 from fre_export.metadata import graph_metadata
 from fre_export.onnx_graph import join, save_onnx, trace_head
 from fre_export.openvino_ir import save_ir
 from fre_export.parity import Sample, prove, reference, reference_head
 from fre_export.quantise import SAMPLES, quantise
-from fre_runtime.calibration import Threshold
 from fre_runtime.card import Accuracy, Graph, Parity, Variant
 from fre_runtime.engines import ENGINES, Engine, Outputs, Settings
 from fre_runtime.engines.loading import load_engine
 from fre_runtime.errors import DataError, FreError, ImageError
 from fre_runtime.files import LabelledImage, labelled_images
 from fre_runtime.harness.gate import MAX_AUROC_LOSS, MAX_REJECT_CHANGE, ROUNDING
-from fre_runtime.image import Image, read_image
+from fre_runtime.image import read_image
 from fre_runtime.latency import Budget, measure_pair
 from fre_runtime.metrics import auroc
+from fre_runtime.photos import PhotoReader
 from fre_runtime.preprocess import prepare
 from fre_runtime.threads import default_threads
 
@@ -168,7 +168,7 @@ def _build(
     *expected, golden = expected
     precision = PRECISIONS[name]
     log.info("variant %s: folding into one ONNX graph and OpenVINO's IR", name)
-    metadata = graph_metadata(model.graph, fitted.calibration, precision)
+    metadata = graph_metadata(model.graph, fitted.options.view, fitted.calibration, precision)
     head = trace_head(fitted.head(_lift_to(model)), fitted.shapes, model.graph)
     files = {engine: file for engine, file in variant_files(name).items() if engine in engines}
     with tempfile.TemporaryDirectory() as folder:
@@ -208,24 +208,38 @@ def _lift_to(model: Model) -> tuple[int, int] | None:
 def _quantisation_inputs(model: Model) -> Iterator[np.ndarray]:
     photos = model.fitted.photos
     chosen = np.unique(np.linspace(0, len(photos) - 1, min(SAMPLES, len(photos))).astype(int))
-    reader = PhotoReader([photos[i] for i in chosen], *model.fitted.size)
-    return (prepare(photo.image, model.graph) for photo in reader)
+    reader = _reader(model, [photos[i] for i in chosen])
+    shown = islice(reader, 0, None, max(1, reader.expected // SAMPLES))  # of tiles not all
+    return (prepare(photo.image, model.graph) for photo in shown)
+
+
+def _reader(model: Model, photos: list[Path]) -> PhotoReader:
+    options = model.fitted.options
+    return PhotoReader(photos, *model.fitted.size, options.view, options.max_pixels)
 
 
 def _accuracy(model: Model, fp32: Built, built: Built) -> Accuracy:
     correlation = spearmanr(fp32.fitted.held_out_scores, built.fitted.held_out_scores).statistic
-    images, labelled = [], []
-    for image in _labelled(model.folder):
+    sides = {"fp32": fp32, "variant": built}
+    scores: dict[str, list[np.float32]] = {key: [] for key in sides}
+    labelled = []
+    options = model.fitted.options
+    for photo in _labelled(model.folder):
         try:
-            images.append(read_image(image.path))
+            image = read_image(photo.path, options.max_pixels)
+            plan = options.view.plan(image.shape[0], image.shape[1])
         except ImageError:  # a broken test photo tells nothing
             continue
-        labelled.append(image.is_defective)
+        labelled.append(photo.is_defective)
+        batches = [prepare(piece, model.graph) for piece in plan.inputs(image, *model.fitted.size)]
+        for key, one in sides.items():
+            engine = one.engines["openvino"]
+            scores[key].append(max(engine.run(batch).pred_score[0] for batch in batches))
     labels = np.array(labelled, bool)
     figures = {}
-    for key, one in (("fp32", fp32), ("variant", built)):
+    for key, one in sides.items():
         threshold = one.fitted.calibration.image
-        raw = _scores(one.engines["openvino"], threshold, images, model.graph)
+        raw = threshold.raw(np.array(scores[key], np.float32))
         over = raw > threshold.value
         figures[key] = (
             auroc(raw, labels) if labels.any() and not labels.all() else None,
@@ -235,7 +249,7 @@ def _accuracy(model: Model, fp32: Built, built: Built) -> Accuracy:
     ours, theirs = figures["variant"], figures["fp32"]
     return Accuracy(
         rank_correlation=float(np.nan_to_num(correlation)),
-        images=len(images),
+        images=len(labels),
         image_auroc=ours[0],
         image_auroc_fp32=theirs[0],
         false_reject_rate=ours[1],
@@ -250,11 +264,6 @@ def _labelled(folder: Path | None) -> list[LabelledImage]:
         return labelled_images(folder) if folder is not None else []
     except DataError:
         return []
-
-
-def _scores(engine: Engine, threshold: Threshold, images: list[Image], graph: Graph) -> np.ndarray:
-    scores = [engine.run(prepare(image, graph)).pred_score[0] for image in images]
-    return threshold.raw(np.array(scores, np.float32))
 
 
 def _time_ratios(model: Model, fp32: Built, built: Built) -> dict[str, float]:

@@ -71,7 +71,23 @@ class Calibration:
     fpr_supported: float
     """The rate the data can promise: never below 1 / (scenes + 1)."""
     folds: int
-    """Parts that took turns in being held out."""
+    """Parts that took turns in being held out; 0 where the model has seen none of the photos."""
     image: Threshold
     pixel: Threshold
     held_out: Histogram
+    source: str
+    """What the photos were: held-out training photos, or the folder given to fre-calibrate."""
+    photos: int
+    scenes: int
+    """Distinct scenes among them: near-copies count once."""
+    date: str
+    """Day of the calibration, ISO 8601, UTC."""
+
+    def metadata(self) -> dict[str, str]:
+        """The thresholds as key-value pairs in full, for the graph files' own metadata."""
+        return {
+            "fre_image_threshold": repr(self.image.value),
+            "fre_image_spread": repr(self.image.spread),
+            "fre_pixel_threshold": repr(self.pixel.value),
+            "fre_pixel_spread": repr(self.pixel.spread),
+        }

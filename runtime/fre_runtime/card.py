@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fre_runtime.calibration import Calibration
-from fre_runtime.errors import ArtifactError
+from fre_runtime.errors import ArtifactError, UsageError
+from fre_runtime.geometry import View
 from fre_runtime.typed import Builder
 
 SCHEMA = 2
@@ -170,6 +171,8 @@ class Card:
     created: str
     """ISO 8601, UTC."""
     graph: Graph
+    view: View
+    """Which part of a photo goes into the graph, and how; see `fre_runtime.geometry`."""
     backbone: Backbone
     layers: list[Layer]
     training: Training
@@ -199,7 +202,12 @@ def read_card(path: Path) -> Card:
         raise ArtifactError(
             f"{path}: schema {schema!r}, this version reads {SCHEMA}; export the model again"
         )
-    return Builder(_refuse, complete=True).build(Card, data, str(path))
+    card = Builder(_refuse, complete=True).build(Card, data, str(path))
+    try:
+        card.view.check()
+    except UsageError as error:
+        raise ArtifactError(f"{path}: view: {error}") from error
+    return card
 
 
 def _refuse(what: str) -> ArtifactError:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,12 @@ from fre_runtime.card import Card
 from fre_runtime.engines.base import EngineInfo, Outputs
 from fre_runtime.engines.loading import open_engine
 from fre_runtime.errors import ImageError
+from fre_runtime.geometry import Frame, Merge, Plan, Rect
 from fre_runtime.image import MAX_PIXELS, Image, check_image, read_image
 from fre_runtime.model_dir import ModelDir, open_model_dir
 from fre_runtime.ordered import ordered_map
 from fre_runtime.preprocess import prepare
-from fre_runtime.result import Result, state_of
+from fre_runtime.result import Placement, Result, Tile, state_of
 
 Source = str | Path | bytes | NDArray[np.uint8]
 """A path, an encoded image, or a uint8 array of shape (H, W, 3) in RGB order."""
@@ -36,9 +37,10 @@ class Detector:
     threads
         CPU threads; default: what affinity, CPU quota and physical cores allow.
     throughput
-        Favour images per second over the latency of each; for `stream` and many callers.
+        Favour images per second over the latency of each; for `stream` and many callers. A model
+        of tiles always does: the tiles of one image are many.
     max_pixels
-        Larger images are refused from their header.
+        Larger files are refused from their header; arrays are taken at any size.
 
     Raises
     ------
@@ -67,10 +69,13 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         directory = model if isinstance(model, ModelDir) else open_model_dir(model)
+        self._view = directory.card.view
+        throughput = throughput or bool(self._view.tile)
         self._engine = open_engine(directory, engine, variant, threads, throughput=throughput)
         self._graph = directory.card.graph
+        self._plan: Plan | None = None
         self._threshold = directory.variant(variant).calibration.image
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
         self.card: Card = directory.card
         self.variant = variant
 
@@ -85,11 +90,16 @@ class Detector:
         Raises
         ------
         ImageError
-            When ``source`` cannot be decoded, is too large, or is not uint8 (H, W, 3).
+            When ``source`` cannot be decoded, is too large, or is not uint8 (H, W, 3); when a
+            region of the model's view lies outside of it, or it is smaller than a tile.
         """
         start = time.perf_counter()
         image = self._load(source)
         decoded = time.perf_counter()
+        if not self._view.is_whole:
+            result = self._through_view(image)
+            result.timings["decode"] = (decoded - start) * 1e3
+            return result
         batch = prepare(image, self._graph)
         resized = time.perf_counter()
         outputs = self._engine.run(batch)
@@ -111,7 +121,8 @@ class Detector:
         when its turn comes, and ends the stream; so does an error of ``sources``, after the
         results of what it had given.
         """
-        workers = self.info.parallel  # as many as cores: decoding and inference both need one
+        # As many as cores: decoding and inference both need one. Tiles keep them busy alone.
+        workers = 1 if self._view.tile else self.info.parallel
         return ordered_map(self, sources, workers, ahead=2 * workers)
 
     def infer(self, batch: NDArray[Any]) -> Outputs:
@@ -138,8 +149,67 @@ class Detector:
 
     def _load(self, source: Source) -> Image:
         if isinstance(source, str | Path | bytes):
-            return read_image(source, self._max_pixels)
+            return read_image(source, self.max_pixels)
         return check_image(source)
+
+    def _through_view(self, image: Image) -> Result:
+        """Score an image that does not go into the model as it is."""
+        start = time.perf_counter()
+        plan = self._plan_for(image.shape[0], image.shape[1])
+        if not self._view.tile:
+            piece = plan.input(image, plan.region, self._graph.height, self._graph.width)
+            batch = prepare(piece, self._graph)
+            resized = time.perf_counter()
+            outputs = self._engine.run(batch)
+            inferred = time.perf_counter()
+            seen = _Seen(float(outputs.pred_score[0]), outputs.anomaly_map[0, 0], ())
+        else:
+            resized = start
+            seen = self._through_tiles(image, plan)
+            inferred = time.perf_counter()
+        frame = plan.frame(plan.region, self._graph.height, self._graph.width)
+        result = Result(
+            score=seen.score,
+            raw_score=float(self._threshold.raw(np.array(seen.score))),
+            state=state_of(seen.score),
+            image_size=plan.size,
+            native_map=seen.anomaly_map,
+            placement=Placement(plan, Frame(*plan.region) if seen.tiles else frame),
+            tiles=seen.tiles,
+        )
+        result.timings.update(
+            resize=(resized - start) * 1e3,
+            infer=(inferred - resized) * 1e3,
+            postprocess=(time.perf_counter() - inferred) * 1e3,
+        )
+        return result
+
+    def _through_tiles(self, image: Image, plan: Plan) -> "_Seen":
+        """Score the tiles, as many at once as cores; the image's score is the largest of theirs.
+
+        One by one, not in batches: a batch takes both engines more CPU time a tile, not less.
+        """
+        size = self._graph.height, self._graph.width
+
+        def run(tile: Rect) -> Outputs:
+            return self._engine.run(prepare(plan.input(image, tile, *size), self._graph))
+
+        workers = self.info.parallel
+        merge = Merge(plan, *size, (self._graph.map_height, self._graph.map_width))
+        scored = []
+        for tile, outputs in zip(
+            plan.tiles, ordered_map(run, plan.tiles, workers, 2 * workers), strict=True
+        ):
+            scored.append(Tile(*tile, float(outputs.pred_score[0])))
+            merge.add(tile, outputs.anomaly_map[0, 0])
+        score = float(np.max([tile.score for tile in scored]))  # NaN where one of them is
+        return _Seen(score, merge.result(), tuple(scored))
+
+    def _plan_for(self, height: int, width: int) -> Plan:
+        plan = self._plan  # read once: another thread may replace it
+        if plan is None or plan.size != (height, width):
+            plan = self._plan = self._view.plan(height, width)
+        return plan
 
     def _result(self, outputs: Outputs, image_size: tuple[int, int]) -> Result:
         score: Any = outputs.pred_score[0]
@@ -150,3 +220,11 @@ class Detector:
             image_size=image_size,
             native_map=outputs.anomaly_map[0, 0],
         )
+
+
+class _Seen(NamedTuple):
+    """What the graph says of an image in one piece or in tiles."""
+
+    score: float
+    anomaly_map: NDArray[np.float32]
+    tiles: tuple[Tile, ...]

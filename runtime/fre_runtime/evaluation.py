@@ -82,7 +82,7 @@ def evaluate(
         }
         if image.mask is None and image.is_defective:
             continue
-        mask = _mask(image, result)
+        mask = _mask(image, result, detector.max_pixels)
         if image.is_defective and not mask.any():
             empty_masks.append(_name(image, dataset))
             continue
@@ -115,11 +115,11 @@ def _scored(
             yield image, result
 
 
-def _mask(image: LabelledImage, result: Result) -> NDArray[np.bool_]:
+def _mask(image: LabelledImage, result: Result, max_pixels: int) -> NDArray[np.bool_]:
     size = result.image_size
     if image.mask is None:
         return np.zeros(size, bool)
-    mask = read_mask(image.mask)
+    mask = read_mask(image.mask, max_pixels)
     if mask.shape != size:
         raise DataError(
             f"{image.mask}: is {mask.shape[0]} x {mask.shape[1]}, its photo {size[0]} x "

@@ -67,7 +67,7 @@ def read_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} = {width * height} pixels, over the limit of "
-            f"{max_pixels}; shrink it or cut it up"
+            f"{max_pixels}; shrink it, or raise the limit with --max-pixels (max_pixels=)"
         )
     # libpng reports a cut file on stderr by itself; looking for the end mark first keeps it quiet.
     if data.startswith(b"\x89PNG") and b"IEND" not in data:
@@ -98,7 +98,7 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"{str(path)!r}: cannot be read ({error})") from error
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Read a ground-truth mask: True where any colour channel is not zero, bool (H, W).
 
     Raises
@@ -106,7 +106,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     ImageError
         When the file is no image.
     """
-    read_image(path)  # refuses whatever is not an image
+    read_image(path, max_pixels)  # refuses whatever is not an image
     mask: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     return np.asarray(mask != 0 if mask.ndim == 2 else (mask[..., :3] != 0).any(2))
 

@@ -1,16 +1,17 @@
 """Pictures of results: the heat map over the photo, on a scale that is the same for every image."""
 
-import dataclasses
-
 import cv2
 import numpy as np
 
-from fre_runtime.image import Image
+from fre_runtime.image import Image, resize
 from fre_runtime.result import Result
 
 RED = (230, 40, 40)
 GREEN = (60, 200, 90)
 ORANGE = (240, 150, 20)
+
+LARGEST = 16_000_000
+"""Pixels of the largest picture that is drawn."""
 
 
 COLOURS = {"good": GREEN, "anomalous": RED, "invalid": ORANGE, "stale": ORANGE}
@@ -19,11 +20,12 @@ COLOURS = {"good": GREEN, "anomalous": RED, "invalid": ORANGE, "stale": ORANGE}
 def overlay(image: Image, result: Result, caption: str | None = None) -> Image:
     """Draw heat map, mask outline and score over a uint8 (H, W, 3) photo of ``result``.
 
-    Small photos are enlarged so that the score stays readable. ``caption`` stands in for the score
-    and state above the picture.
+    Small photos are enlarged so that the score stays readable, and those over `LARGEST` pixels are
+    shrunk to that: the drawing takes several times a picture's memory. ``caption`` stands in for
+    the score and state above the picture.
     """
     text = "invalid" if result.state == "invalid" else f"{result.score:.3f} {result.state}"
-    return _under(caption or text, tinted(_enlarged(image), result), result.state)
+    return _under(caption or text, tinted(_sized(image), result), result.state)
 
 
 def tinted(image: Image, result: Result) -> Image:
@@ -33,8 +35,7 @@ def tinted(image: Image, result: Result) -> Image:
     looks calm. The map is lifted to the size of ``image`` only, so pictures of large photos are
     cheap when they are small.
     """
-    shown = dataclasses.replace(result, image_size=(image.shape[0], image.shape[1]))
-    heat = np.nan_to_num(shown.anomaly_map)
+    heat = np.nan_to_num(result.map_at(image.shape[0], image.shape[1]))
     colours = cv2.cvtColor(
         cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB
     )
@@ -50,10 +51,14 @@ def tinted(image: Image, result: Result) -> Image:
 
 def captioned(image: Image, caption: str, state: str) -> Image:
     """A uint8 (H, W, 3) photo without a result, under a bar in the colour of ``state``."""
-    return _under(caption, _enlarged(image), state)
+    return _under(caption, _sized(image), state)
 
 
-def _enlarged(image: Image) -> Image:
+def _sized(image: Image) -> Image:
+    pixels = image.shape[0] * image.shape[1]
+    if pixels > LARGEST:
+        scale = (LARGEST / pixels) ** 0.5
+        return resize(image, *(max(1, int(side * scale)) for side in image.shape[:2]))
     scale = max(1, round(320 / max(image.shape[:2])))
     enlarged = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fre_runtime.errors import DataError, FreError, ImageError
 from fre_runtime.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
-from fre_runtime.image import Image, check_image, read_image
+from fre_runtime.image import MAX_PIXELS, Image, check_image, read_image
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,18 @@ def expand(arguments: list[str]) -> list[Path]:
     return paths
 
 
-def frames(paths: list[Path]) -> Iterator[Frame]:
-    """Read each path in turn, videos frame by frame; what cannot be read says why."""
+def frames(paths: list[Path], max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
+    """Read each path in turn, videos frame by frame; what cannot be read says why.
+
+    Larger images than ``max_pixels`` are refused from their header.
+    """
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             yield from video_frames(path)
             continue
         start = time.perf_counter()
         try:
-            image = read_image(path)
+            image = read_image(path, max_pixels)
         except FreError as error:
             yield Frame(str(path), 0, None, str(error))
         else:

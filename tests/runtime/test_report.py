@@ -182,7 +182,7 @@ def test_lists_photos_without_a_score(uint8_model, tmp_path, make_folder, monkey
 
 
 def test_a_photo_that_vanishes_meanwhile(uint8_model, tmp_path, make_folder, monkeypatch):
-    def gone(path):
+    def gone(path, max_pixels):
         raise ImageError(f"{path}: cannot be read")
 
     make_folder(tmp_path / "test/good", 2)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from fre_edge import FitOptions, fit, learning
-from fre_edge.images import PhotoReader
 from fre_edge.state import State
 from fre_runtime.errors import DataError, UsageError
 from fre_runtime.image import encode_image
+from fre_runtime.photos import PhotoReader
 
 OPTIONS = FitOptions(
     backbone="resnet18", layers=("layer1",), weights="random", size=(32, 32), pool=2, fpr=0.2

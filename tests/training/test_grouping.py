@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fre_edge.grouping import GroupTable, automatic_groups, make_folds
+from fre_edge.grouping import automatic_groups, make_folds, photo_gram
 from fre_edge.strategies.base import gram
 from fre_runtime.errors import DataError
+from fre_runtime.groups import GroupTable
 
 
 def bursts(scenes=12, shots=5, noise=0.2):
@@ -75,3 +76,24 @@ def test_says_what_is_wrong_with_a_table(tmp_path, text, message):
 def test_a_missing_table_is_an_error(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         GroupTable.read(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_photos_in_tiles_are_grouped_as_photos(ragged):
+    rng = np.random.default_rng(1)
+    places = 3 * rng.normal(size=(1, 1, 4, 300))  # what every photo shows at the same place
+    parts = rng.normal(size=(12, 1, 4, 300))
+    shots = places + parts + 0.2 * rng.normal(size=(12, 5, 4, 300))
+    features = shots.reshape(-1, 300).astype(np.float32)
+    tiles = np.repeat(np.arange(60), 4)
+    if ragged:  # photos of other sizes have fewer tiles
+        kept = ~((tiles % 5 == 0) & (np.arange(240) % 4 == 3))
+        features, tiles = features[kept], tiles[kept]
+    matrix = photo_gram(gram(features)[1], tiles)
+    assert matrix.shape == (60, 60)
+    np.testing.assert_allclose(matrix.sum(0), 0, atol=1e-6 * np.abs(matrix).max())
+    same = automatic_groups(matrix)
+    if not ragged:
+        truth = np.repeat(np.arange(12), 5)
+        np.testing.assert_array_equal(same[:, None] == same, truth[:, None] == truth)
+    assert photo_gram(matrix, np.arange(60)) is matrix

@@ -12,6 +12,8 @@ import cv2
 
 from fre_runtime.engines.loading import ENGINES
 from fre_runtime.errors import FreError, OutputError, UsageError
+from fre_runtime.geometry import read_region
+from fre_runtime.image import MAX_PIXELS
 
 
 class Command(Protocol):
@@ -87,6 +89,35 @@ def add_model_arguments(
         type=positive_ints if several_threads else positive_int,
         metavar="N[,N...]" if several_threads else "N",
         help="CPU threads (default: what affinity, CPU quota and physical cores allow)",
+    )
+
+
+def add_region_argument(parser: argparse._ActionsContainer) -> None:
+    """Add --roi, which may be given several times; `regions` reads it."""
+    parser.add_argument(
+        "--roi",
+        action="append",
+        metavar="X,Y,W,H|FILE.json",
+        help="look at this part of the photo only: a rectangle in its pixels, or a JSON file with "
+        "the corners [[x, y], ...] of a polygon; may be given several times",
+    )
+
+
+def regions(args: argparse.Namespace) -> list[list[list[int]]] | None:
+    """The polygons of --roi; None where it was not given."""
+    if args.roi is None:
+        return None
+    return [polygon for text in args.roi for polygon in read_region(text)]
+
+
+def add_max_pixels_argument(parser: argparse._ActionsContainer) -> None:
+    """Add --max-pixels."""
+    parser.add_argument(
+        "--max-pixels",
+        type=positive_int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse larger photos from their header (default %(default)s)",
     )
 
 

@@ -4,7 +4,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from fre_runtime.commands.common import add_model_arguments, out, write_json
+from fre_runtime.commands.common import (
+    add_max_pixels_argument,
+    add_model_arguments,
+    out,
+    write_json,
+)
 from fre_runtime.detector import Detector
 from fre_runtime.errors import ImageError, UsageError
 from fre_runtime.evaluation import Evaluation, evaluate
@@ -28,6 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="DATASET",
         help="folder with test/good, test/<defect> and, optionally, ground_truth/<defect>",
     )
+    add_max_pixels_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="write all figures and scores; - for stdout")
     parser.add_argument(
         "--report",
@@ -49,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
                 "its manifest; write elsewhere"
             )
         check_target(args.report)
-    detector = Detector(args.model, args.engine, args.variant, args.threads)
+    detector = Detector(
+        args.model, args.engine, args.variant, args.threads, max_pixels=args.max_pixels
+    )
     pixels = PixelMetrics(replicates=REPLICATES if args.report else 0)
     evaluation = evaluate(detector, args.dataset, pixels=pixels, quiet=args.quiet)
     if args.report:

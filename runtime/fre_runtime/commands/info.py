@@ -46,6 +46,7 @@ def describe(card: Card) -> list[str]:
     lines = [
         f"{card.name}, exported {card.created}; every file matches its sha256",
         f"  input      {graph.input_name}: {graph.io}, {graph.height} x {graph.width} RGB",
+        f"  view       {card.view.describe()}",
         f"  map        {graph.map_height} x {graph.map_width} ({graph.map_size}), "
         f"score by {graph.score}",
         f"  backbone   {card.backbone.name}, weights {card.backbone.weights} "
@@ -64,6 +65,11 @@ def describe(card: Card) -> list[str]:
             f"{calibration.fpr_supported:.3g}; "
             f"engines agree to {worst:.1e} on {variant.parity.images} images"
         )
+        if not calibration.folds:  # fre-calibrate, not the export
+            lines.append(
+                f"             calibrated {calibration.date} on {calibration.photos} "
+                f"{calibration.source} ({calibration.scenes} scenes)"
+            )
         if variant.time_ratio:
             times = ", ".join(f"{ratio:.2f} ({e})" for e, ratio in variant.time_ratio.items())
             lines.append(f"             time over fp32's where it was exported: {times}")

@@ -37,6 +37,11 @@ def bench() -> None:
     launch("fre_runtime.commands.bench")
 
 
+def calibrate() -> None:
+    """Entry point of fre-calibrate."""
+    launch("fre_runtime.commands.calibrate")
+
+
 def info() -> None:
     """Entry point of fre-info."""
     launch("fre_runtime.commands.info")

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from fre_runtime.commands.common import add_model_arguments, out
+from fre_runtime.commands.common import add_max_pixels_argument, add_model_arguments, out
 from fre_runtime.commands.live import add_live_arguments, is_live, run_live
 from fre_runtime.detector import Detector
 from fre_runtime.errors import ImageError, OutputError, UsageError
@@ -35,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="SOURCE",
         help="image, folder, glob pattern or video file; live: camera:0, address of a stream",
     )
+    add_max_pixels_argument(parser)
     parser.add_argument(
         "--save",
         type=Path,
@@ -66,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     stopped = False
     with _open_lines(args.json) as lines:
         try:
-            for frame in _shown(frames(paths), paths, quiet=args.quiet):
-                result = None if frame.image is None else detector(frame.image)
+            for taken in _shown(frames(paths, args.max_pixels), paths, quiet=args.quiet):
+                frame, result = _scored(detector, taken)
                 counts[result.state if result else "invalid"] += 1
                 if lines:
                     lines.write(json.dumps(record(frame, result), ensure_ascii=False) + "\n")
@@ -85,6 +87,17 @@ def run(args: argparse.Namespace) -> int:
         total = sum(counts.values())
         raise ImageError(f"{counts['invalid']} of {total} images could not be scored")
     return 0
+
+
+def _scored(detector: Detector, frame: Frame) -> tuple[Frame, Result | None]:
+    """Score a frame; where it does not fit the model's view, the frame says why."""
+    if frame.image is None:
+        return frame, None
+    try:
+        return frame, detector(frame.image)
+    except ImageError as error:
+        said = f"{frame.source}: {error}"
+        return dataclasses.replace(frame, image=None, error=said), None
 
 
 def _shown(found: Iterator[Frame], paths: list[Path], *, quiet: bool) -> Iterator[Frame]:

@@ -126,10 +126,8 @@ def _check_card(model: ModelDir, variant: str, metadata: Mapping[str, str]) -> N
             f"prepares images by {RESIZE_RULE} and RGB"
         )
     for key, value in (
-        ("fre_image_threshold", repr(calibration.image.value)),
-        ("fre_image_spread", repr(calibration.image.spread)),
-        ("fre_pixel_threshold", repr(calibration.pixel.value)),
-        ("fre_pixel_spread", repr(calibration.pixel.spread)),
+        *calibration.metadata().items(),
+        *model.card.view.metadata().items(),
         ("fre_score", graph.score),
         ("fre_precision", chosen.precision),
     ):

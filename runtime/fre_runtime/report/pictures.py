@@ -65,9 +65,9 @@ def scored_picture(detector: Detector, path: Path, mask: Path | None) -> Picture
     The photo is read and scored again: a data set's pictures would not fit in memory.
     """
     try:
-        image = read_image(path)
+        image = read_image(path, detector.max_pixels)
         result = detector(image)
-        truth = None if mask is None else read_mask(mask)
+        truth = None if mask is None else read_mask(mask, detector.max_pixels)
     except ImageError:
         return None
     small = _thumbnail(image)

@@ -1,13 +1,16 @@
 """Thresholds from held-out good images alone, at a target false-reject rate."""
 
+import datetime
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fre_edge.grouping import Groups
-from fre_edge.strategies.base import Floats
 from fre_runtime.calibration import Calibration, Histogram, Threshold
+from fre_runtime.groups import Groups
+
+Floats = NDArray[np.float64]
 
 SPREAD = 1.0
 """s of the calibrated scales: score = S / (S + tau).
@@ -49,7 +52,7 @@ def conformal_quantile(values: Floats, groups: Groups, fpr: float) -> Quantile:
 
 
 def calibrate(
-    scores: Floats, maxima: Floats, groups: Groups, fpr: float, folds: int
+    scores: Floats, maxima: Floats, groups: Groups, fpr: float, folds: int, source: str
 ) -> Calibration:
     """Calibrate the image score and the map.
 
@@ -64,7 +67,9 @@ def calibrate(
     fpr
         Target false-reject rate, in (0, 1).
     folds
-        Parts that took turns in being held out.
+        Parts that took turns in being held out; 0 where the model has seen none of the images.
+    source
+        What the images are.
     """
     image = conformal_quantile(scores, groups, fpr)
     pixel = conformal_quantile(maxima, groups, fpr)
@@ -75,6 +80,10 @@ def calibrate(
         image=Threshold(image.value, SPREAD),
         pixel=Threshold(pixel.value, SPREAD),
         held_out=_histogram(scores, groups),
+        source=source,
+        photos=len(scores),
+        scenes=len(np.unique(groups)),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
 
 

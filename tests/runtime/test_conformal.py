@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fre_edge.calibrate import calibrate, conformal_quantile
+from fre_runtime.conformal import calibrate, conformal_quantile
 
 
 def test_singletons_give_the_split_conformal_quantile():
@@ -41,6 +41,6 @@ def test_new_good_parts_are_rejected_at_most_at_the_target_rate(fpr, shots):
 
 def test_the_histogram_holds_every_score():
     scores = np.random.default_rng(0).gamma(3.0, size=50)
-    held_out = calibrate(scores, scores, np.arange(50), 0.05, 5).held_out
+    held_out = calibrate(scores, scores, np.arange(50), 0.05, 5, "these").held_out
     assert sum(held_out.counts) == 50
     assert (held_out.low, held_out.high) == pytest.approx((scores.min(), scores.max()))

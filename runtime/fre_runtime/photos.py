@@ -1,0 +1,98 @@
+"""Streaming the good photos from disk: read ahead, as the model takes them, the unusable named."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fre_runtime.errors import ImageError
+from fre_runtime.geometry import View
+from fre_runtime.image import MAX_PIXELS, Image, read_image
+from fre_runtime.ordered import ordered_map
+
+READERS = 4
+"""Threads that decode; more than cores, since some of them wait for the disk."""
+AHEAD = 32
+"""Photos decoded ahead: memory stays constant however many there are. Of photos in tiles, which
+may be hundreds, only `READERS`."""
+
+
+class Photo(NamedTuple):
+    """A photo, or a tile of one, at model size."""
+
+    path: Path
+    """Of the photo; tiles of one photo follow each other."""
+    image: Image
+    """uint8 (H, W, 3), RGB."""
+
+
+@dataclass
+class PhotoReader:
+    """Reads photos in order; what cannot be used is kept in `skipped` with the reason."""
+
+    paths: Sequence[Path]
+    height: int
+    width: int
+    view: View = field(default_factory=View)
+    max_pixels: int = MAX_PIXELS
+    skipped: dict[Path, str] = field(default_factory=dict)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    """Sizes (height, width) that the photos had on disk."""
+    brightest: int = 0
+    """Largest pixel value met, 0..255."""
+    start: int = 0
+    """Paths to leave out at the beginning: an earlier reader had them."""
+    seen: dict[bytes, Path] = field(default_factory=dict)
+    """The pictures met, by their sha256 at model size."""
+
+    @cached_property
+    def expected(self) -> int:
+        """How many photos or tiles there may be, judging by the first photo that can be read."""
+        for path in self.paths if self.view.tile else ():
+            with contextlib.suppress(ImageError):
+                image = read_image(path, self.max_pixels)
+                tiles = self.view.plan(image.shape[0], image.shape[1]).tiles
+                return len(self.paths) * len(tiles)
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Photo]:
+        """Yield the readable photos, or their tiles, each distinct picture once."""
+        paths = self.paths[self.start :]
+        ahead = READERS if self.view.tile else AHEAD
+        reads = ordered_map(self._read, paths, READERS, ahead)
+        for path, read in zip(paths, reads, strict=True):
+            if isinstance(read, str):
+                self.skipped[path] = read
+                continue
+            images, size = read
+            first = self.seen.setdefault(_digest(images), path)
+            if first != path:
+                self.skipped[path] = f"is a copy of {first.name}"
+                continue
+            self.sizes.add(size)
+            self.brightest = max(self.brightest, *(int(image.max()) for image in images))
+            for image in images:
+                yield Photo(path, image)
+
+    def _read(self, path: Path) -> str | tuple[list[Image], tuple[int, int]]:
+        try:
+            image = read_image(path, self.max_pixels)
+            plan = self.view.plan(image.shape[0], image.shape[1])
+        except ImageError as error:
+            return str(error).removeprefix(f"{path}: ")
+        images = list(plan.inputs(image, self.height, self.width))
+        if not self.view.is_whole:  # what was not resized is still a part of the whole photo
+            images = [np.array(tile) for tile in images]
+        return images, plan.size
+
+
+def _digest(images: list[Image]) -> bytes:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
