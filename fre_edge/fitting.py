@@ -98,7 +98,9 @@ class Fit:
 
     def extractor(self, io: str = "uint8") -> FeatureExtractor:
         """Return the part up to the features."""
-        return FeatureExtractor(self.backbone, self.pool, io, self.options.overlap or ()).eval()
+        return FeatureExtractor(
+            self.backbone, self.pool, io, self.options.pool_overlap or ()
+        ).eval()
 
     def head(self, lift_to: tuple[int, int] | None = None) -> Head:
         """Return the part from the features on."""
@@ -227,9 +229,11 @@ def _fit(
     if options.weights == "random":
         log.warning("random weights: this model measures speed and detects nothing")
     size = backbone.size
-    options = replace(options, layers=backbone.layers, overlap=_overlap(backbone, options))
+    options = replace(
+        options, layers=backbone.layers, pool_overlap=_pool_overlap(backbone, options)
+    )
     pool = backbone.spec.pool if options.pool is None else options.pool
-    extractor = FeatureExtractor(backbone, pool, overlap=options.overlap or ())
+    extractor = FeatureExtractor(backbone, pool, overlap=options.pool_overlap or ())
     shapes = extractor.shapes(*size)
     identity = Identity.of(backbone, pool, shapes, options)
     for saved in earlier:
@@ -278,16 +282,16 @@ def _fit(
     return fitted
 
 
-def _overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
-    if options.overlap is None:
+def _pool_overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
+    if options.pool_overlap is None:
         return tuple(layer for layer in backbone.spec.overlap if layer in backbone.layers)
-    for layer in options.overlap:
+    for layer in options.pool_overlap:
         if layer not in backbone.layers:
             raise UsageError(
-                f"overlap names {layer!r}, which is not tapped; tapped are "
+                f"pool_overlap names {layer!r}, which is not tapped; tapped are "
                 f"{', '.join(backbone.layers)}"
             )
-    return options.overlap
+    return options.pool_overlap
 
 
 def _reader(paths: Sequence[Path], size: tuple[int, int], options: FitOptions) -> PhotoReader:

@@ -47,7 +47,7 @@ class FitOptions:
     """Height and width of the model's input; None = the backbone's own default."""
     pool: int | None = None
     """Side of the average-pooling window; None = the backbone's own default."""
-    overlap: tuple[str, ...] | None = None
+    pool_overlap: tuple[str, ...] | None = None
     """Layers whose pooling windows reach half of `pool` further to each side; None = the
     backbone's own default."""
     variance: float = 0.9

@@ -39,7 +39,7 @@ class Identity:
     layers: list[str]
     size: list[int]
     pool: int
-    overlap: list[str]
+    pool_overlap: list[str]
     shapes: list[list[int]]
     resize: str
     view: dict[str, Any]
@@ -61,7 +61,7 @@ class Identity:
             list(backbone.layers),
             list(backbone.size),
             pool,
-            list(options.overlap or ()),
+            list(options.pool_overlap or ()),
             [list(shape) for shape in shapes],
             RESIZE_RULE,
             dataclasses.asdict(options.view),

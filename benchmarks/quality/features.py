@@ -22,7 +22,7 @@ from fre_runtime.photos import PhotoReader
 
 FEW = 8
 """Photos of the fit that only tells shapes and defaults."""
-CODE = ("backbones.py", "zoo.py", "grids.py", "features.py", "extraction.py", "images.py")
+CODE = ("backbones.py", "zoo.py", "grids.py", "features.py", "extraction.py")
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Store:
 
     def _key(self, template: Fit, photos: Sequence[Path]) -> str:
         digest = hashlib.sha256()
-        for module, files in ((fre_edge, CODE), (fre_runtime, ("image.py",))):
+        for module, files in ((fre_edge, CODE), (fre_runtime, ("image.py", "photos.py"))):
             for file in files:
                 digest.update((Path(str(module.__file__)).parent / file).read_bytes())
         backbone = template.backbone
         about = (backbone.spec.name, backbone.layers, backbone.weights.sha256, template.size)
-        pooling = (template.pool, template.options.overlap)
+        pooling = (template.pool, template.options.pool_overlap)
         digest.update(repr((*about, *pooling, cv2.__version__)).encode())
         for photo in photos:
             digest.update(photo.read_bytes())
@@ -114,7 +114,7 @@ def refitted(
     groups
         Scene of each photo, (N,).
     """
-    asked = replace(options, layers=base.backbone.layers, overlap=base.options.overlap)
+    asked = replace(options, layers=base.backbone.layers, pool_overlap=base.options.pool_overlap)
     plan = base.plan if asked.method == "auto" else replace(base.plan, method=asked.method)
     known = replace(State.of(rows), groups=groups)
     return replace(base, options=asked, plan=plan, photos=list(photos)).refit(known)

@@ -71,7 +71,7 @@ def points(*, quick: bool = False) -> dict[str, list[Point]]:
         "score": ("score", options.SCORES),
         "layers": ("layers", list(layers)[::5] if quick else layers),
         "pool": ("pool", POOLS[1:] if quick else POOLS),
-        "overlap": ("overlap", (default_overlap(), ())),
+        "pool_overlap": ("pool_overlap", (default_overlap(), ())),
         "relative": ("relative", (True, False)),
         "subspace": ("subspace", ("whole", "regions", "local")),
         "backbone": ("backbone", BACKBONES[:2] if quick else BACKBONES),
@@ -103,12 +103,12 @@ def extraction(wanted: FitOptions) -> FitOptions:
     """``wanted`` without what only matters after the features: equal ones share them."""
     spec = backbone_spec(wanted.backbone)
     layers = wanted.layers or spec.layers
-    overlap = spec.overlap if wanted.overlap is None else wanted.overlap
+    overlap = spec.overlap if wanted.pool_overlap is None else wanted.pool_overlap
     return replace(
         wanted,
         layers=layers,
         pool=wanted.pool or spec.pool,
-        overlap=tuple(layer for layer in overlap if layer in layers),
+        pool_overlap=tuple(layer for layer in overlap if layer in layers),
         **{name: getattr(DEFAULT, name) for name in AFTER_FEATURES},
     )
 
@@ -129,8 +129,8 @@ class Bench:
 
     category: Category
     store: Store
-    _templates: dict[FitOptions, Fit] = field(default_factory=dict, repr=False)
-    _extracted: dict[FitOptions, Features] = field(default_factory=dict, repr=False)
+    _templates: dict[str, Fit] = field(default_factory=dict, repr=False)
+    _extracted: dict[str, Features] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Read sizes and masks."""
@@ -145,9 +145,10 @@ class Bench:
     def _template(self, wanted: FitOptions) -> Fit:
         """A fit that extracts what ``wanted`` asks for."""
         key = extraction(wanted)
-        if key not in self._templates:
-            self._templates[key] = template(key, self.category.split.good)
-        return self._templates[key]
+        name = repr(key)
+        if name not in self._templates:
+            self._templates[name] = template(key, self.category.split.good)
+        return self._templates[name]
 
     def _features(self, wanted: FitOptions) -> Features:
         """Features that hold the layers of ``wanted``: one pass serves most sweeps."""
@@ -155,9 +156,10 @@ class Bench:
         if key == extraction(replace(DEFAULT, layers=key.layers)):
             taps = tuple(dict.fromkeys((*TAPS, *default_layers())))
             key = extraction(replace(DEFAULT, layers=taps))
-        if key not in self._extracted:
-            self._extracted[key] = self.store.get(self._template(key), list(self.photos))
-        return self._extracted[key]
+        name = repr(key)
+        if name not in self._extracted:
+            self._extracted[name] = self.store.get(self._template(key), list(self.photos))
+        return self._extracted[name]
 
     def prepare(self, wanted: Sequence[Point]) -> None:
         """Build backbones and extract: torch's tracing of a backbone bears no other thread."""
@@ -301,7 +303,7 @@ def measure(
             "pool": str(DEFAULT.pool or backbone_spec(DEFAULT.backbone).pool),
             "variance": str(DEFAULT.variance),
             "score": DEFAULT.score,
-            "overlap": _label(default_overlap()),
+            "pool_overlap": _label(default_overlap()),
             "relative": _label(DEFAULT.relative),
             "subspace": DEFAULT.subspace,
             "method": "pca",

@@ -73,7 +73,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     model.add_argument("--pool", type=positive_int, metavar="N", help="average-pooling window")
     model.add_argument(
-        "--overlap",
+        "--pool-overlap",
         type=_names,
         metavar="L[,L]",
         help="layers whose pooling windows reach further and overlap; '' for none",

@@ -269,7 +269,7 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
             name=fitted.backbone.spec.name,
             layers=list(fitted.backbone.layers),
             pool=fitted.pool,
-            overlap=list(fitted.options.overlap or ()),
+            pool_overlap=list(fitted.options.pool_overlap or ()),
             weights=weights.source,
             weights_sha256=weights.sha256,
             weights_licence=weights.licence,

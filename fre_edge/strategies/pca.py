@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fre_edge.features import FeatureShape
 from fre_edge.strategies.base import (
+    TILE,
     Features,
     Floats,
     Folds,
@@ -25,7 +26,6 @@ from fre_edge.strategies.base import (
     Subspace,
     check_varies,
     release,
-    tiles,
 )
 
 LARGE = 3000
@@ -68,11 +68,15 @@ def directions(
     features: Features, mean: Floats, eigenvalues: Floats, vectors: Floats, k: int
 ) -> Features:
     """W = L^-1/2 V^T Xc, float32 (k, D), each row's entry of largest magnitude positive."""
-    coefficients = (vectors[:, :k] / np.sqrt(eigenvalues[:k])).T
+    # One product in float32, which is what W is: half the time of float64.
+    coefficients = (vectors[:, :k] / np.sqrt(eigenvalues[:k])).T.astype(np.float32)
     components = np.empty((k, features.shape[1]), np.float32)
-    for columns, tile in tiles(features):
-        tile -= mean[columns]
-        components[:, columns] = coefficients @ tile
+    for start in range(0, features.shape[1], TILE):
+        columns = slice(start, start + TILE)
+        components[:, columns] = coefficients @ (features[:, columns] - mean[columns]).astype(
+            np.float32
+        )
+        release(features)
     components *= signs(components)[:, None]
     return components
 

@@ -62,7 +62,7 @@ class Backbone:
     layers: list[str]
     pool: int
     """Side of the average-pooling window over each tapped layer; 1 = none."""
-    overlap: list[str]
+    pool_overlap: list[str]
     """Layers whose windows reach half as far again to each side."""
     weights: str
     """Where the weights came from; ``random`` is for speed work only."""

@@ -50,4 +50,4 @@ def test_a_readme_without_markers_is_refused(copies):
     (root / "README.md").write_text("# FRE Edge\n")
     done = table(*argv)
     assert done.returncode == 1
-    assert "has no <!-- speed:begin -->" in done.stderr
+    assert "has no <!-- quality:begin -->" in done.stderr
