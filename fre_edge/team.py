@@ -324,7 +324,8 @@ def join() -> Team:
             f"rank {rank}: the {size} processes could not come together ({_first_line(error)}); "
             "start them with torchrun"
         ) from error
-    log.info("%d processes share the photos, %d of them on this machine", size, local)
+    if rank == 0:
+        log.info("%d processes share the photos, %d of them on this machine", size, local)
     return Team(rank, size, local, PrefixStore("fre", store))
 
 
