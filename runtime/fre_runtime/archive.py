@@ -37,6 +37,8 @@ BLOCK = 256
 """Photos in a block."""
 LOCAL = "local"
 """Address of a cluster that is started for one run, on this machine."""
+STATES = ("good", "anomalous", "invalid")
+AGAIN = "What is finished stays; run the same again to go on"
 LOCAL_STORE = 2**27
 """Bytes of the object store of such a cluster; what goes through it is small."""
 
@@ -123,7 +125,7 @@ def score_archive(
     _claim(folder, plan)
     blocks = range(-(-len(paths) // block))
     missing = [i for i in blocks if not _part(folder, i).is_file()]
-    counts = Counter({"good": 0, "anomalous": 0, "invalid": 0})
+    counts = Counter(dict.fromkeys(STATES, 0))
     for i in sorted(set(blocks) - set(missing)):
         counts.update(_states(_part(folder, i)))
     if not missing:
@@ -154,9 +156,13 @@ def score_archive(
 class Scorer:
     """What runs in each worker: scores a block and writes its file."""
 
-    def __init__(
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - those of `_open`
+        self._settings = settings
+        self._detector: Detector | None = None
+
+    def _open(
         self, model: str, engine: str, variant: str, threads: int, folder: str, work_folder: str
-    ) -> None:
+    ) -> Detector:
         try:
             os.chdir(work_folder)  # where relative paths begin
         except OSError as error:
@@ -164,30 +170,38 @@ class Scorer:
                 f"{work_folder}: is not there on {socket.gethostname()}; run from a folder that "
                 "all machines share"
             ) from error
-        self._detector = Detector(model, engine, variant, threads)
         self._folder = Path(folder)
+        return Detector(model, engine, variant, threads)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Score the blocks of a batch, one as a rule; returns how many pictures are what."""
-        found: list[Counter[str]] = []
+        """Score the blocks of a batch, one as a rule.
+
+        Returns how many pictures are what, and what went wrong: raised here, Ray would wrap it.
+        """
+        rows: list[dict[str, Any]] = []
         for number, joined in zip(batch["number"], batch["paths"], strict=True):
             paths = [Path(os.fsdecode(path)) for path in bytes(joined).split(bytes(1))]
-            if not any(path.exists() for path in paths):
-                raise DataError(
-                    f"none of the {len(paths)} files from {paths[0]} on is there on "
-                    f"{socket.gethostname()}; every machine must see the archive in that place"
-                )
-            found.append(self._score(_part(self._folder, int(number)), paths))
-        states = ("good", "anomalous", "invalid")
-        return {state: np.array([counts[state] for counts in found]) for state in states}
+            row = dict.fromkeys(STATES, 0) | {"error": ""}
+            try:
+                self._detector = self._detector or self._open(**self._settings)
+                row |= self._score(self._detector, _part(self._folder, int(number)), paths)
+            except FreError as error:
+                row["error"] = str(error)
+            rows.append(row)
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
-    def _score(self, part: Path, paths: list[Path]) -> Counter[str]:
+    def _score(self, detector: Detector, part: Path, paths: list[Path]) -> Counter[str]:
+        if not any(path.exists() for path in paths):
+            raise DataError(
+                f"none of the {len(paths)} files from {paths[0]} on is there on "
+                f"{socket.gethostname()}; every machine must see the archive in that place"
+            )
         counts: Counter[str] = Counter()
         temporary = part.with_name(f".{part.name}.{socket.gethostname()}.{os.getpid()}")
         try:
             with temporary.open("w", encoding="utf-8", errors="backslashreplace") as lines:
                 for frame in frames(paths):
-                    result = None if frame.image is None else self._detector(frame.image)
+                    result = None if frame.image is None else detector(frame.image)
                     line = record(frame, result)
                     counts[line["state"]] += 1
                     lines.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -226,6 +240,7 @@ class _Session:
                     **quiet,
                 )
             else:
+                _knock(self._address)
                 self._ray.init(address=self._address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             why = str(error).strip().split("\n")[0]
@@ -237,6 +252,13 @@ class _Session:
     def __exit__(self, *unused: object) -> None:
         if self._ours:
             self._ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody answers: Ray would try for minutes and end the process."""
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _score(
@@ -260,18 +282,12 @@ def _score(
     )
     try:
         for row in scored.iter_rows():
-            yield Counter({state: int(count) for state, count in row.items()})
+            if row["error"]:
+                raise ClusterError(f"a worker failed: {row['error']}. {AGAIN}")
+            yield Counter({state: int(row[state]) for state in STATES})
     except ray.exceptions.RayError as error:
-        raise _plain(error) from error
-
-
-def _plain(error: BaseException) -> ClusterError:
-    """Our own error out of those that Ray wraps around it."""
-    inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, FreError):
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    last = str(inner or error).strip().split("\n")[-1]
-    return ClusterError(f"a worker failed: {last}. What is finished stays; run it again")
+        last = str(error).strip().split("\n")[-1]
+        raise ClusterError(f"the workers failed: {last}. {AGAIN}") from error
 
 
 def _import_ray() -> ModuleType:
