@@ -1,5 +1,6 @@
 """Going on after a kill: what a fit has seen so far, saved every minute."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -116,7 +117,7 @@ def clear(folder: Path) -> None:
     """Remove what fits left in ``folder``, and the folder where nothing else is in it."""
     for path in [folder / FILE, *folder.glob("layer_*.f32")]:
         path.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    with contextlib.suppress(OSError):  # other things are in it, or another process was faster
         folder.rmdir()
 
 

@@ -114,7 +114,8 @@ def contribute(
     del gatherer  # rank 0 needs the memory
     team.wait_for_end()
     if plan.scratch is not None:
-        clear(plan.scratch)
+        for folder in (plan.scratch, plan.scratch.parent):
+            clear(folder)
 
 
 def _gather_shard(
