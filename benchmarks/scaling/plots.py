@@ -38,6 +38,8 @@ def draw(report: dict[str, Any], folder: Path) -> list[Path]:
             right.plot(xs, [row["peak_mib"] for row in found], **style)
         if sweep == "rows":
             _floor(right, rows)
+        peaks = [row["peak_mib"] for row in rows]
+        right.set_ylim(min(peaks) / 2, 2 * max(peaks))  # little growth must look little
         for axes, what in ((left, "seconds after the backbone"), (right, "peak memory, MiB")):
             axes.set(xscale="log", yscale="log", xlabel=label, ylabel=what)
             axes.grid(which="major", alpha=0.3)
