@@ -225,7 +225,7 @@ def _fit(
     images: str | Path | Sequence[Path] | None,
     options: FitOptions,
     earlier: list[Saved],
-    team: Team,
+    team: Team = ALONE,
 ) -> Fit:
     job = prepare(images, options)
     options, shapes = job.options, job.shapes

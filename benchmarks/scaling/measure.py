@@ -81,7 +81,7 @@ def measure(case: Case) -> dict[str, Any]:
         gathered = time.perf_counter()
         learned = learn(gatherer.state(), shapes, photos, options, make_strategy(method, options))
         end = time.perf_counter()
-    (subspace,) = learned.subspaces
+    ((subspace,),) = learned.subspaces
     return {
         "seconds": end - start - made,
         "gather_seconds": gathered - start - made,

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from fre_runtime.detector import Detector
 from fre_runtime.errors import DataError, FreError, MissingDependencyError, OutputError, UsageError
+from fre_runtime.image import MAX_PIXELS
 from fre_runtime.model_dir import MANIFEST, open_model_dir
 from fre_runtime.progress import track
-from fre_runtime.records import record
+from fre_runtime.records import record, scored
 from fre_runtime.sources import expand, frames
 from fre_runtime.threads import default_threads
 
@@ -56,6 +57,7 @@ class Plan:
     engine: str
     variant: str
     threads: int
+    max_pixels: int
     block: int
     sources: str
     """Number and sha256 of the paths."""
@@ -69,6 +71,7 @@ def score_archive(
     engine: str = "auto",
     variant: str = "fp32",
     threads: int = 1,
+    max_pixels: int = MAX_PIXELS,
     block: int = BLOCK,
 ) -> Counter[str]:
     """Score photos on a Ray cluster, one `Detector` in each worker.
@@ -90,6 +93,8 @@ def score_archive(
         As for `Detector`.
     threads
         CPU threads of each worker; there are as many workers as the cluster has CPUs for.
+    max_pixels
+        Larger images are refused from their header.
     block
         Photos in a block.
 
@@ -118,6 +123,7 @@ def score_archive(
         Detector(directory, engine, variant, threads).info.engine,  # proves it before the work
         variant,
         threads,
+        max_pixels,
         block,
         f"{len(paths)} with sha256 {hashlib.sha256(bytes(1).join(paths)).hexdigest()}",
     )
@@ -138,6 +144,7 @@ def score_archive(
         "engine": plan.engine,
         "variant": variant,
         "threads": threads,
+        "max_pixels": max_pixels,
         "folder": str(folder),
         "work_folder": os.getcwd(),
     }
@@ -161,7 +168,14 @@ class Scorer:
         self._detector: Detector | None = None
 
     def _open(
-        self, model: str, engine: str, variant: str, threads: int, folder: str, work_folder: str
+        self,
+        model: str,
+        engine: str,
+        variant: str,
+        threads: int,
+        max_pixels: int,
+        folder: str,
+        work_folder: str,
     ) -> Detector:
         try:
             os.chdir(work_folder)  # where relative paths begin
@@ -171,7 +185,7 @@ class Scorer:
                 "all machines share"
             ) from error
         self._folder = Path(folder)
-        return Detector(model, engine, variant, threads)
+        return Detector(model, engine, variant, threads, max_pixels=max_pixels)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Score the blocks of a batch, one as a rule.
@@ -200,9 +214,8 @@ class Scorer:
         temporary = part.with_name(f".{part.name}.{socket.gethostname()}.{os.getpid()}")
         try:
             with temporary.open("w", encoding="utf-8", errors="backslashreplace") as lines:
-                for frame in frames(paths):
-                    result = None if frame.image is None else detector(frame.image)
-                    line = record(frame, result)
+                for taken in frames(paths, detector.max_pixels):
+                    line = record(*scored(detector, taken))
                     counts[line["state"]] += 1
                     lines.write(json.dumps(line, ensure_ascii=False) + "\n")
                 lines.flush()

@@ -1,9 +1,23 @@
 """One picture's result as it is written: a line of JSON."""
 
+import dataclasses
 from typing import Any
 
+from fre_runtime.detector import Detector
+from fre_runtime.errors import ImageError
 from fre_runtime.result import Result
 from fre_runtime.sources import Frame
+
+
+def scored(detector: Detector, frame: Frame) -> tuple[Frame, Result | None]:
+    """Score a frame; where it does not fit the model's view, the frame says why."""
+    if frame.image is None:
+        return frame, None
+    try:
+        return frame, detector(frame.image)
+    except ImageError as error:
+        said = f"{frame.source}: {error}"
+        return dataclasses.replace(frame, image=None, error=said), None
 
 
 def record(frame: Frame, result: Result | None) -> dict[str, Any]:

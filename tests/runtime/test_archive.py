@@ -98,7 +98,7 @@ def test_a_worker_that_cannot_write_is_a_plain_error(uint8_model, photos, cluste
     # Nothing of the block is there on the machine of the worker: nobody mounted the archive.
     worker = {
         "model": str(uint8_model.path), "engine": "auto", "variant": "fp32", "threads": 1,
-        "folder": str(tmp_path), "work_folder": str(tmp_path),
+        "max_pixels": 10**6, "folder": str(tmp_path), "work_folder": str(tmp_path),
     }  # fmt: skip
     row = {"number": 7, "paths": b"/gone/1.png\0/gone/2.png"}
     with pytest.raises(ClusterError, match="a worker failed: none of the 2 files from /gone/1.png"):

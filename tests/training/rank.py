@@ -44,7 +44,7 @@ try:
         else:
             fitted = fitting.fit(job["images"], job["options"], us)
             arrays = {f"kept{i}": layer for i, layer in enumerate(fitted.state.kept)}
-            for i, subspace in enumerate(fitted.subspaces):
+            for i, (subspace, *_) in enumerate(fitted.subspaces):
                 arrays[f"mean{i}"] = subspace.mean
                 arrays[f"components{i}"] = subspace.components
                 arrays[f"captured{i}"] = np.array([subspace.captured, subspace.shortfall])

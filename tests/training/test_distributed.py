@@ -19,6 +19,7 @@ import scipy.linalg
 from fre_edge import FitOptions, fit
 from fre_edge.team import Team, join
 from fre_runtime.errors import UsageError
+from fre_runtime.geometry import View
 from fre_runtime.model_dir import open_model_dir
 from fre_runtime.threads import available_cpus, share_of_cpus
 
@@ -119,8 +120,8 @@ def test_several_processes_fit_what_one_does(ranks, folder, alone, size):
     assert found["photos"].tolist() == [path.name for path in alone.photos]
     assert found["skipped"].tolist() == [f"{p.name}: {why}" for p, why in alone.skipped.items()]
     np.testing.assert_array_equal(found["kept0"], alone.state.kept[0])
-    assert found["components0"].shape == alone.subspaces[0].components.shape
-    assert largest_angle(found["components0"], alone.subspaces[0].components) < 1e-6
+    assert found["components0"].shape == alone.subspaces[0][0].components.shape
+    assert largest_angle(found["components0"], alone.subspaces[0][0].components) < 1e-6
     assert found["threshold"] == pytest.approx(alone.calibration.image.value, rel=1e-6)
 
 
@@ -131,6 +132,14 @@ def test_more_processes_than_photos_fit_as_well(ranks, tmp_path, make_folder):
     np.testing.assert_array_equal(found["kept0"], fit(photos, options).state.kept[0])
 
 
+def test_tiles_of_a_photo_stay_together(ranks, folder):
+    options = replace(OPTIONS, view=View(tile=[48, 48]))
+    found, expected = ranks.fit(2, folder, options), fit(folder, options)
+    assert len(found["kept0"]) > len(found["photos"]) == 17
+    np.testing.assert_array_equal(found["kept0"], expected.state.kept[0])
+    np.testing.assert_array_equal(found["sampled"], expected.state.photos)
+
+
 def test_sketches_of_several_processes_merge_within_their_bound(ranks, tmp_path, make_folder):
     photos = make_folder(tmp_path / "two_shards", 30)
     options = replace(OPTIONS, method="incremental", components=2, groups="none")
@@ -139,12 +148,12 @@ def test_sketches_of_several_processes_merge_within_their_bound(ranks, tmp_path,
     assert sorted(found["sampled"]) == list(range(30))
     exact = fit(photos, replace(options, method="pca"))
     np.testing.assert_array_equal(found["kept0"], exact.state.kept[0][found["sampled"]])
-    np.testing.assert_allclose(found["mean0"], exact.subspaces[0].mean, atol=1e-6)
+    np.testing.assert_allclose(found["mean0"], exact.subspaces[0][0].mean, atol=1e-6)
     captured, shortfall = found["captured0"]
     assert 0 < shortfall < 0.5
-    centred = exact.state.kept[0] - exact.subspaces[0].mean.astype(float)
+    centred = exact.state.kept[0] - exact.subspaces[0][0].mean.astype(float)
     truly = np.square(centred @ found["components0"].T).sum() / np.square(centred).sum()
-    assert exact.subspaces[0].captured - shortfall <= truly <= exact.subspaces[0].captured
+    assert exact.subspaces[0][0].captured - shortfall <= truly <= exact.subspaces[0][0].captured
     assert captured <= truly + 1e-6
 
 

@@ -34,6 +34,7 @@ def run_archive(args: argparse.Namespace) -> int:
         args.engine,
         args.variant,
         args.threads or 1,
+        args.max_pixels,
     )
     out(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 0

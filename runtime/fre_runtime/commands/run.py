@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ from fre_runtime.files import VIDEO_SUFFIXES
 from fre_runtime.image import Image, encode_image
 from fre_runtime.overlay import overlay
 from fre_runtime.progress import track
-from fre_runtime.records import record
+from fre_runtime.records import record, scored
 from fre_runtime.result import Result
 from fre_runtime.sources import Frame, expand, frames
 
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     with _open_lines(args.json) as lines:
         try:
             for taken in _shown(frames(paths, args.max_pixels), paths, quiet=args.quiet):
-                frame, result = _scored(detector, taken)
+                frame, result = scored(detector, taken)
                 counts[result.state if result else "invalid"] += 1
                 if lines:
                     lines.write(json.dumps(record(frame, result), ensure_ascii=False) + "\n")
@@ -94,17 +93,6 @@ def run(args: argparse.Namespace) -> int:
         total = sum(counts.values())
         raise ImageError(f"{counts['invalid']} of {total} images could not be scored")
     return 0
-
-
-def _scored(detector: Detector, frame: Frame) -> tuple[Frame, Result | None]:
-    """Score a frame; where it does not fit the model's view, the frame says why."""
-    if frame.image is None:
-        return frame, None
-    try:
-        return frame, detector(frame.image)
-    except ImageError as error:
-        said = f"{frame.source}: {error}"
-        return dataclasses.replace(frame, image=None, error=said), None
 
 
 def _shown(found: Iterator[Frame], paths: list[Path], *, quiet: bool) -> Iterator[Frame]:
