@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 EXTRAS := train,dev
 
-.PHONY: install demo test lint fix quality bench wheel clean
+.PHONY: install demo test quick lint fix quality bench wheel clean
 
 install: $(STAMP)
 
@@ -20,6 +20,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# All but the slow tests.
+quick: $(STAMP)
+	$(BIN)/pytest -m 'not slow'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -42,6 +46,7 @@ bench: demo quality
 	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/fitting.py build/demo/data
 	$(BIN)/python benchmarks/strategies.py build/demo/data
+	$(BIN)/python -m benchmarks.scaling --photos build/demo/data
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data \
 		--json benchmarks/results/bench-latency.json

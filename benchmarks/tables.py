@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.quality import tables as quality
+from benchmarks.scaling import tables as scaling
 
 ROOT = Path(__file__).parent.parent
 ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
@@ -212,6 +213,8 @@ def main(argv: list[str] | None = None) -> int:
             "cuts": quality.cuts_table,
             "limits": limits_table,
             "fitting": fitting_table,
+            "scaling": scaling.scaling_table,
+            "processes": scaling.processes_table,
             "peers": peers_table,
         },
     }

@@ -133,11 +133,13 @@ def gather(
     reader: PhotoReader,
     gatherer: Gatherer,
     checkpoint: Checkpoint | None = None,
+    note: Callable[[int], None] | None = None,
 ) -> list[Path]:
     """Run all photos, or their tiles, through ``trunk`` into ``gatherer``; the photo of each row.
 
     Beyond what the gatherer takes, memory does not grow with the photos. With a ``checkpoint`` it
-    goes on where an earlier one was stopped, to the same result.
+    goes on where an earlier one was stopped, to the same result. ``note`` is told after each photo
+    how many there are.
 
     Raises
     ------
@@ -159,6 +161,8 @@ def gather(
                 )
             gatherer.add(path, taps)
             photos.append(path)
+            if note is not None:
+                note(len(photos))
             if checkpoint is not None:
                 checkpoint.note(reader, gatherer, photos)
     if checkpoint is not None:

@@ -1,6 +1,5 @@
 """Fitting FRE on a folder of photos of good parts, and going on from fits of earlier ones."""
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -9,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fre_edge.backbones import Backbone, build_backbone
-from fre_edge.checkpoint import Checkpoint
+from fre_edge.backbones import Backbone
+from fre_edge.distributed import gather_all
 from fre_edge.expectation import Expectation
-from fre_edge.extraction import Trunk, gather, trunk_for
+from fre_edge.extraction import Trunk, gather
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import FRE, Head
 from fre_edge.fusion import Fusion
-from fre_edge.gathering import Gatherer, Keep, Stream
+from fre_edge.gathering import Keep
+from fre_edge.job import Job, make_gatherer, make_reader, prepare
 from fre_edge.learning import learn
 from fre_edge.options import FitOptions
 from fre_edge.partition import Partition, partition_of
@@ -24,10 +24,10 @@ from fre_edge.saved import Identity, Saved
 from fre_edge.state import State, merge_states, stays_complete
 from fre_edge.strategies.base import Floats, Rank, Subspace
 from fre_edge.strategies.choose import Plan, choose, make_strategy
+from fre_edge.team import ALONE, Team
 from fre_runtime.calibration import Calibration
 from fre_runtime.errors import DataError, UsageError
-from fre_runtime.files import good_images
-from fre_runtime.groups import Groups, GroupTable
+from fre_runtime.groups import Groups
 from fre_runtime.photos import PhotoReader
 
 log = logging.getLogger(__name__)
@@ -117,9 +117,9 @@ class Fit:
 
     def gather(self, trunk: Trunk) -> State:
         """What is kept of the same photos as another trunk sees them."""
-        reader = _reader(self.photos, self.size, self.options)
+        reader = make_reader(self.photos, self.size, self.options)
         if self.plan.scratch is None or self.plan.streams:
-            gatherer = _gatherer(self.plan, self.options, self.shapes, reader.expected, None)
+            gatherer = make_gatherer(self.plan, self.options, self.shapes, reader.expected, None)
             rows = gather(trunk, reader, gatherer)
             return _of_photos(gatherer.state(), rows, self.options)
         # The files stay readable after their names have gone.
@@ -142,7 +142,11 @@ class Fit:
         return replace(self, **learned._asdict())
 
 
-def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) -> Fit:
+def fit(
+    images: str | Path | Sequence[Path],
+    options: FitOptions | None = None,
+    team: Team = ALONE,
+) -> Fit:
     """Fit FRE on photos of good parts.
 
     Parameters
@@ -152,6 +156,9 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
         of files.
     options
         What to fit; default: `FitOptions()`.
+    team
+        The processes that share the work (see `fre_edge.team.join`), this one being rank 0; all
+        others call `fre_edge.distributed.contribute`.
 
     Returns
     -------
@@ -166,14 +173,17 @@ def fit(images: str | Path | Sequence[Path], options: FitOptions | None = None) 
         When an option is out of range or names what does not exist.
     MemoryLimitError, OutputError
         When the features do not fit into memory, or the work files onto the disk.
+    TeamError
+        When another process of the team fails, is killed, or is silent for too long.
     """
-    return _fit(images, options or FitOptions(), [])
+    return _fit(images, options or FitOptions(), [], team)
 
 
 def update(
     models: Sequence[str | Path],
     images: str | Path | Sequence[Path] | None = None,
     options: FitOptions | None = None,
+    team: Team = ALONE,
 ) -> Fit:
     """Go on from the fits of exported models, without their photos.
 
@@ -210,39 +220,26 @@ def update(
         earlier[0].identity.check(saved.identity, earlier[0].name, saved.name)
     if images is None and len(models) == 1:
         raise UsageError(f"{models[0]}: nothing to add to it; give IMAGES, or a second model")
-    return _fit(images, options or earlier[0].options, earlier)
+    return _fit(images, options or earlier[0].options, earlier, team)
 
 
 def _fit(
-    images: str | Path | Sequence[Path] | None, options: FitOptions, earlier: list[Saved]
+    images: str | Path | Sequence[Path] | None,
+    options: FitOptions,
+    earlier: list[Saved],
+    team: Team = ALONE,
 ) -> Fit:
-    options.check()
-    if images is None:
-        paths = []
-    else:
-        paths = good_images(Path(images)) if isinstance(images, str | Path) else list(images)
-    if options.groups not in ("auto", "none"):
-        GroupTable.read(Path(options.groups))  # a bad file is found before the work
-    backbone = build_backbone(
-        options.backbone, options.layers, options.weights, options.seed, options.size
-    )
+    job = prepare(images, options)
+    options, shapes = job.options, job.shapes
     if options.weights == "random":
         log.warning("random weights: this model measures speed and detects nothing")
-    size = backbone.size
-    options = replace(
-        options, layers=backbone.layers, pool_overlap=_pool_overlap(backbone, options)
-    )
-    pool = backbone.spec.pool if options.pool is None else options.pool
-    extractor = FeatureExtractor(backbone, pool, overlap=options.pool_overlap or ())
-    shapes = extractor.shapes(*size)
-    identity = Identity.of(backbone, pool, shapes, options)
     for saved in earlier:
-        saved.identity.check(identity, saved.name, "this fit")
-    reader = _reader(paths, size, options)
+        saved.identity.check(job.identity, saved.name, "this fit")
+    states = [saved.state for saved in earlier]
     if options.view.tile:
-        plan = _tiled_plan(options, reader.expected, shapes, earlier)
+        plan = _tiled_plan(job, earlier, team.local)
     else:
-        plan = _plan(options, len(paths), shapes, [saved.state for saved in earlier])
+        plan = _plan(options, len(job.paths), shapes, states, team.local)
     log.info("method %s: %s", plan.method, plan.reason)
     if options.subspace != "whole" and plan.streams:
         raise UsageError(
@@ -250,16 +247,14 @@ def _fit(
             f"keeps none ({plan.reason}); take --subspace whole, or --method pca with --scratch DIR"
         )
 
-    states = [saved.state for saved in earlier]
     photos: list[Path] = []
-    if paths:
-        gatherer = _gatherer(plan, options, shapes, reader.expected, plan.scratch)
-        checkpoint = _checkpoint(plan, options, identity, paths)
-        trunk = trunk_for(extractor, size, len(paths))
-        rows = gather(trunk, reader, gatherer, checkpoint)
+    skipped: dict[Path, str] = {}
+    if job.paths:
+        rows, reader, gathered = gather_all(job, plan, team)
         photos = list(dict.fromkeys(rows))
         _check_photos(photos, reader, options, at_least=1 if earlier else 2)
-        states.append(_of_photos(gatherer.state(), rows, options))
+        skipped = reader.skipped
+        states.append(_of_photos(gathered, rows, options))
     rank = Rank(options.variance, options.components)
     state = merge_states(states, rank)
     if state.complete and options.groups == "auto":
@@ -269,33 +264,17 @@ def _fit(
     fitted = Fit(
         options=options,
         plan=plan,
-        backbone=backbone,
-        size=size,
-        pool=pool,
+        backbone=job.backbone,
+        size=job.size,
+        pool=job.extractor.pool,
         shapes=shapes,
         photos=photos,
-        skipped=reader.skipped,
+        skipped=skipped,
         earlier=earlier,
         **learned._asdict(),
     )
     _warn_of_few_scenes(fitted)
     return fitted
-
-
-def _pool_overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
-    if options.pool_overlap is None:
-        return tuple(layer for layer in backbone.spec.overlap if layer in backbone.layers)
-    for layer in options.pool_overlap:
-        if layer not in backbone.layers:
-            raise UsageError(
-                f"pool_overlap names {layer!r}, which is not tapped; tapped are "
-                f"{', '.join(backbone.layers)}"
-            )
-    return options.pool_overlap
-
-
-def _reader(paths: Sequence[Path], size: tuple[int, int], options: FitOptions) -> PhotoReader:
-    return PhotoReader(paths, *size, options.view, options.max_pixels)
 
 
 def _of_photos(state: State, rows: list[Path], options: FitOptions) -> State:
@@ -306,10 +285,9 @@ def _of_photos(state: State, rows: list[Path], options: FitOptions) -> State:
     return State.of(state.kept, np.array([number[row] for row in rows], np.int64))
 
 
-def _tiled_plan(
-    options: FitOptions, tiles: int, shapes: Sequence[FeatureShape], earlier: list[Saved]
-) -> Plan:
+def _tiled_plan(job: Job, earlier: list[Saved], processes: int) -> Plan:
     """As `choose`; tiles are kept in memory, so that a photo's stay together."""
+    options, tiles = job.options, job.reader(job.paths).expected
     for given, what in (
         (earlier, "a model of tiles cannot be updated or merged"),
         (options.scratch, "tiles cannot be kept in a scratch folder"),
@@ -317,7 +295,7 @@ def _tiled_plan(
     ):
         if given:
             raise UsageError(f"{what}; fit on all photos at once, in memory")
-    plan = choose(options, tiles, [shape.dimension for shape in shapes])
+    plan = choose(options, tiles, [shape.dimension for shape in job.shapes], processes)
     if plan.streams:
         raise DataError(
             f"{tiles} tiles are too many ({plan.reason}); take larger tiles, less overlap or fewer "
@@ -334,45 +312,24 @@ def _tiled_plan(
 
 
 def _plan(
-    options: FitOptions, photos: int, shapes: Sequence[FeatureShape], states: list[State]
+    options: FitOptions,
+    photos: int,
+    shapes: Sequence[FeatureShape],
+    states: list[State],
+    processes: int,
 ) -> Plan:
     """As `choose`, where the earlier states leave a choice."""
     dimensions = [shape.dimension for shape in shapes]
     if not states or stays_complete(states, photos):
-        return choose(options, photos + sum(state.count for state in states), dimensions)
+        return choose(options, photos + sum(state.count for state in states), dimensions, processes)
     if options.method in ("tied-ae", "ae"):
         raise UsageError(
             f"method {options.method} needs the features of all photos, the models hold sketches "
             "of them; take another method, or fit on the photos again"
         )
     reason = "the models hold more photos than they keep the features of"
-    plan = choose(replace(options, method="incremental"), photos, dimensions)
+    plan = choose(replace(options, method="incremental"), photos, dimensions, processes)
     return replace(plan, reason=reason)
-
-
-def _gatherer(
-    plan: Plan,
-    options: FitOptions,
-    shapes: Sequence[FeatureShape],
-    photos: int,
-    scratch: Path | None,
-) -> Gatherer:
-    if plan.streams:
-        rank = Rank(options.variance, options.components)
-        return Stream(shapes, rank, options.groups, options.seed)
-    return Keep(shapes, photos, scratch)
-
-
-def _checkpoint(
-    plan: Plan, options: FitOptions, identity: Identity, paths: Sequence[Path]
-) -> Checkpoint | None:
-    if plan.scratch is None:
-        return None
-    names = "\0".join(map(str, paths)).encode("utf-8", "surrogateescape")
-    sketch = [options.groups, options.components, options.seed] if plan.streams else []
-    photos = f"{len(paths)} with sha256 {hashlib.sha256(names).hexdigest()}"
-    same = {"method": plan.method, "photos": photos, "sketch": sketch}
-    return Checkpoint(plan.scratch, identity.fields() | same)
 
 
 def _warn_of_few_scenes(fitted: Fit) -> None:

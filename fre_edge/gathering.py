@@ -68,6 +68,11 @@ class Keep:
                 for i, shape in enumerate(shapes)
             ]
 
+    @property
+    def dimensions(self) -> list[int]:
+        """D of each layer."""
+        return [layer.shape[1] for layer in self._layers]
+
     def add(self, photo: Path, features: Sequence[Features]) -> None:
         """See `Gatherer`."""
         if self._filled == len(self._layers[0]):

@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fre_edge.backbones import Backbone
 from fre_edge.features import FeatureShape
-from fre_edge.grouping import FOLDS
 from fre_edge.options import FitOptions
 from fre_edge.state import State
 from fre_edge.strategies.base import Rank
-from fre_edge.strategies.sketch import Sketch
-from fre_edge.tensors import Tensors, below, prefixed, read_tensors, write_tensors
+from fre_edge.tensors import Tensors, read_tensors, write_tensors
 from fre_runtime.errors import ArtifactError, DataError
 from fre_runtime.geometry import View
 from fre_runtime.image import RESIZE_RULE, Image, read_image
@@ -114,7 +109,7 @@ class Saved:
         saved: dict[str, Any] = json.loads(notes["options"])
         lists = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
         saved["view"] = View(**saved["view"])
-        state = _state(tensors, identity.layers).earlier()
+        state = State.from_tensors(tensors, identity.layers)
         return cls(name, identity, FitOptions(**(saved | lists)), state, golden)
 
 
@@ -122,16 +117,9 @@ def save_fit(fit: "Fit", path: Path) -> None:
     """Write mu, W and the spectrum of each layer, the held-out scores, and the state."""
     rank = Rank(fit.options.variance, fit.options.components)
     state = fit.state.bounded(rank)
-    assert state.groups is not None
-    assert state.folds is not None
-    tensors: dict[str, NDArray[Any]] = {
-        "held_out_scores": fit.held_out_scores,
-        "groups": state.groups,
-        "folds": state.folds,
-        "count": np.array([state.count], np.int64),
-        "scenes": np.array([state.scenes], np.int64),
-    }
-    for i, (name, subspaces) in enumerate(zip(fit.backbone.layers, fit.subspaces, strict=True)):
+    tensors = state.tensors(fit.backbone.layers)
+    tensors["held_out_scores"] = fit.held_out_scores
+    for name, subspaces in zip(fit.backbone.layers, fit.subspaces, strict=True):
         for part, subspace in enumerate(subspaces):
             key = f"{name}.{part}" if len(subspaces) > 1 else name
             tensors[f"{key}.mean"] = subspace.mean
@@ -139,30 +127,9 @@ def save_fit(fit: "Fit", path: Path) -> None:
             tensors[f"{key}.spectrum"] = subspace.spectrum
             if subspace.decoder is not None and subspace.bias is not None:
                 tensors |= {f"{key}.decoder": subspace.decoder, f"{key}.bias": subspace.bias}
-        tensors[f"{name}.kept"] = state.kept[i]
-        for fold, sketch in enumerate(state.sketches[i] if state.sketches else []):
-            tensors |= prefixed(f"{name}.sketch.{fold}", sketch.tensors())
     options = dataclasses.replace(fit.options, scratch=None)
     notes = {
         "identity": json.dumps(fit.identity.fields()),
         "options": json.dumps(dataclasses.asdict(options)),
     }
     write_tensors(path, tensors, notes)
-
-
-def _state(tensors: Tensors, layers: list[str]) -> State:
-    kept = [tensors[f"{name}.kept"] for name in layers]
-    sketches = []
-    if f"{layers[0]}.sketch.0.rows" in tensors:
-        for name in layers:
-            every = [below(f"{name}.sketch.{fold}", tensors) for fold in range(FOLDS)]
-            sketches.append([Sketch.from_tensors(one) for one in every])
-    return State(
-        kept,
-        np.full(len(kept[0]), -1),
-        tensors["groups"],
-        tensors["folds"],
-        int(tensors["count"][0]),
-        int(tensors["scenes"][0]),
-        sketches,
-    )

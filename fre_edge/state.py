@@ -10,6 +10,7 @@ What merging cannot see are near-copies of one scene in two states: these may la
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from fre_edge.grouping import FOLDS
 from fre_edge.strategies.base import Features, Rank
 from fre_edge.strategies.incremental import sketch_rows
 from fre_edge.strategies.sketch import Sketch, Sketcher, merge
+from fre_edge.tensors import Tensors, below, prefixed
 from fre_runtime.groups import Groups
 
 COMPLETE_BYTES = 2**27
@@ -68,6 +70,44 @@ class State:
             photos = np.arange(len(features[0]))
         return cls(features, photos, None, None, int(photos[-1]) + 1 if len(photos) else 0, 0, [])
 
+    def tensors(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The same as arrays, all but `photos`, for layers that are called ``names``.
+
+        Scenes and folds must have been found.
+        """
+        assert self.groups is not None
+        assert self.folds is not None
+        found: dict[str, NDArray[Any]] = {
+            "groups": self.groups,
+            "folds": self.folds,
+            "count": np.array([self.count], np.int64),
+            "scenes": np.array([self.scenes], np.int64),
+        }
+        for i, name in enumerate(names):
+            found[f"{name}.kept"] = self.kept[i]
+            for fold, sketch in enumerate(self.sketches[i] if self.sketches else []):
+                found |= prefixed(f"{name}.sketch.{fold}", sketch.tensors())
+        return found
+
+    @classmethod
+    def from_tensors(cls, tensors: Tensors, names: Sequence[str]) -> "State":
+        """The inverse of `tensors`, its photos those of an earlier run."""
+        kept = [tensors[f"{name}.kept"] for name in names]
+        sketches = []
+        if f"{names[0]}.sketch.0.rows" in tensors:
+            for name in names:
+                every = [below(f"{name}.sketch.{fold}", tensors) for fold in range(FOLDS)]
+                sketches.append([Sketch.from_tensors(one) for one in every])
+        return cls(
+            kept,
+            np.full(len(kept[0]), -1),
+            tensors["groups"],
+            tensors["folds"],
+            int(tensors["count"][0]),
+            int(tensors["scenes"][0]),
+            sketches,
+        )
+
     @property
     def complete(self) -> bool:
         """Whether the features of every photo are kept."""
@@ -77,10 +117,6 @@ class State:
     def dimensions(self) -> list[int]:
         """D of each layer."""
         return [layer.shape[1] for layer in self.kept]
-
-    def earlier(self) -> "State":
-        """The same, its photos those of an earlier run."""
-        return replace(self, photos=np.full(len(self.photos), -1))
 
     def sketched(self, rank: Rank) -> "State":
         """The same in sketches and samples."""

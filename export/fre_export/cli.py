@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -194,21 +195,34 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for name in ("fre_edge", "fre_export"):
         logging.getLogger(name).setLevel(logging.WARNING if args.quiet else logging.INFO)
+    if os.environ.get("RANK", "0") != "0":  # torch's own lines about a team that breaks up
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Imported here so that --help and misuse answer at once.
     try:
         import torch
 
+        from fre_edge.distributed import contribute
+        from fre_edge.team import join
         from fre_export.fold import ExportOptions, export
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed; run: pip install 'fre-edge[train]'"
         ) from error
 
-    if args.images is None and not args.update:
-        raise UsageError("IMAGES is missing: give a folder of photos of good parts, or --update")
     torch.set_num_threads(default_threads())
     options = ExportOptions(args.io, args.map_size, args.precision, args.overwrite)
-    model = export(args.images, args.out, _fit_options(args), options, args.update)
+    with join() as team:
+        if team.rank:  # rank 0 speaks for all
+            logging.disable()
+        if args.images is None and not args.update:
+            raise UsageError(
+                "IMAGES is missing: give a folder of photos of good parts, or --update"
+            )
+        fit_options = _fit_options(args)
+        if team.rank:
+            contribute(args.images, fit_options, team)
+            return 0
+        model = export(args.images, args.out, fit_options, options, args.update, team)
     if args.json:
         write_json(args.json, asdict(model.card))
     if args.json != "-":

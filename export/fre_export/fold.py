@@ -15,6 +15,7 @@ from fre_edge.fusion import finest_grid
 from fre_edge.options import FitOptions
 from fre_edge.saved import save_fit
 from fre_edge.strategies.base import Subspace
+from fre_edge.team import ALONE, Team
 from fre_export.onnx_graph import trace_trunk
 from fre_export.parity import ParityError, Sample
 from fre_export.quantise import check_installed
@@ -97,6 +98,7 @@ def export(
     fit_options: FitOptions | None = None,
     options: ExportOptions | None = None,
     models: Sequence[str | Path] = (),
+    team: Team = ALONE,
 ) -> ModelDir:
     """Fit (unless given a fit), fold into one graph, prove parity, write the model directory.
 
@@ -113,6 +115,8 @@ def export(
         For the graph.
     models
         Model directories to go on from; see `fre_edge.update`.
+    team
+        Processes that share the photos of the fit; see `fre_edge.fit`.
 
     Returns
     -------
@@ -147,9 +151,9 @@ def export(
             raise UsageError("fit_options cannot be given with a Fit; it has its own")
         fitted = images
     elif models or images is None:
-        fitted = update(models, images, fit_options)
+        fitted = update(models, images, fit_options, team)
     else:
-        fitted = fit(images, fit_options)
+        fitted = fit(images, fit_options, team)
     with new_directory(out, overwrite=options.overwrite) as temporary:
         _write(temporary, fitted, folder, options, out.absolute().name)
         written = open_model_dir(temporary)

@@ -47,8 +47,10 @@ def make_strategy(method: str, options: FitOptions) -> Strategy:
     return Autoencoder(tied=method == "tied-ae", warm=options.warm_start, seed=options.seed)
 
 
-def choose(options: FitOptions, photos: int, dimensions: list[int]) -> Plan:
+def choose(options: FitOptions, photos: int, dimensions: list[int], processes: int = 1) -> Plan:
     """Plan a fit of up to ``photos`` photos with so many features in each layer.
+
+    Of several ``processes`` on one machine each gathers its part of the photos, then one fits.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def choose(options: FitOptions, photos: int, dimensions: list[int]) -> Plan:
     scratch = None if options.scratch is None else Path(options.scratch)
     method, reason = options.method, "as asked"
     if method == "auto":
-        method, reason = _automatic(options, photos, dimensions)
+        method, reason = _automatic(options, photos, dimensions, processes)
     plan = Plan(method, scratch, reason)
     if scratch is not None:
         _check_folder(scratch, 0 if plan.streams else 4 * photos * sum(dimensions))
@@ -68,20 +70,24 @@ def choose(options: FitOptions, photos: int, dimensions: list[int]) -> Plan:
         instead = "keep the features on disk with --scratch DIR, or take --method incremental"
     else:
         instead = "take --method incremental, whose memory does not grow with the photos"
-    needed = memory_needed(method, options, photos, dimensions)
+    needed = memory_needed(method, options, photos, dimensions, processes)
     check_memory(needed, f"--method {method} on {photos} photos", instead)
     return plan
 
 
-def memory_needed(method: str, options: FitOptions, photos: int, dimensions: list[int]) -> int:
-    """Bytes that a fit takes at most, beside the backbone and the libraries."""
+def memory_needed(
+    method: str, options: FitOptions, photos: int, dimensions: list[int], processes: int = 1
+) -> int:
+    """Bytes that a fit takes at most, beside the backbone and the libraries; see `choose`."""
     rank = Rank(options.variance, options.components)
     widest = max(dimensions)
     if method == "incremental":
         rows = sketch_rows(rank)
         # waiting and sketched rows of each fold, one cut at work, then all folds side by side
-        return 4 * rows * ((2 * FOLDS + 1) * sum(dimensions) + (FOLDS + 4) * widest) + SAMPLE_BYTES
+        kept = 4 * rows * (2 * FOLDS + 1) * sum(dimensions) + SAMPLE_BYTES
+        return processes * kept + 4 * rows * (FOLDS + 4) * widest
     features = 4 * photos * sum(dimensions) if options.scratch is None else 0
+    features += features * (processes - 1) // processes  # until the fitting one has them all
     k = options.components or min(photos, widest) // 2
     if method == "randomized":
         size = options.components or min(4 * FIRST, k)
@@ -93,8 +99,10 @@ def memory_needed(method: str, options: FitOptions, photos: int, dimensions: lis
     return features + weights * (5 if method == "tied-ae" else 9) + min(gram, 48 * LARGE**2)
 
 
-def _automatic(options: FitOptions, photos: int, dimensions: list[int]) -> tuple[str, str]:
-    needed = memory_needed("pca", options, photos, dimensions)
+def _automatic(
+    options: FitOptions, photos: int, dimensions: list[int], processes: int
+) -> tuple[str, str]:
+    needed = memory_needed("pca", options, photos, dimensions, processes)
     free = free_memory()
     what = f"the exact PCA of {photos} photos with {sum(dimensions)} features each"
     if photos > MOST_EXACT:

@@ -120,7 +120,7 @@ class Sketch:
 
 def merge(sketches: Sequence[Sketch], limit: int | None = None) -> Sketch:
     """One sketch of all the rows that these stand for; cut to ``limit`` rows if given."""
-    sketches = [sketch for sketch in sketches if sketch.count]
+    sketches = [sketch for sketch in sketches if sketch.count] or sketches[:1]
     if len(sketches) == 1:
         merged = sketches[0]
     else:

@@ -72,12 +72,34 @@ class PhotoReader:
             images, size = read
             first = self.seen.setdefault(_digest(images), path)
             if first != path:
-                self.skipped[path] = f"is a copy of {first.name}"
+                self.skipped[path] = _copy_of(first)
                 continue
             self.sizes.add(size)
             self.brightest = max(self.brightest, *(int(image.max()) for image in images))
             for image in images:
                 yield Photo(path, image)
+
+    def absorb(self, other: "PhotoReader", *, leave_out: bool) -> dict[Path, Path]:
+        """Take over what the reader of later paths found, as if this one had read them.
+
+        Returns those photos of ``other`` that are copies of earlier ones, with these; they count
+        as skipped where ``leave_out`` says so.
+        """
+        copies = {}
+        for digest, path in other.seen.items():
+            first = self.seen.setdefault(digest, path)
+            if first != path:
+                copies[path] = first
+        found = dict(other.skipped)
+        if leave_out:  # a copy of one of them is one of the first as well
+            firsts = {_copy_of(path): _copy_of(first) for path, first in copies.items()}
+            found = {path: firsts.get(why, why) for path, why in found.items()}
+            found |= {path: _copy_of(first) for path, first in copies.items()}
+        place = {path: i for i, path in enumerate(other.paths)}
+        self.skipped |= dict(sorted(found.items(), key=lambda item: place[item[0]]))
+        self.sizes |= other.sizes
+        self.brightest = max(self.brightest, other.brightest)
+        return copies
 
     def _read(self, path: Path) -> str | tuple[list[Image], tuple[int, int]]:
         try:
@@ -89,6 +111,10 @@ class PhotoReader:
         if not self.view.is_whole:  # what was not resized is still a part of the whole photo
             images = [np.array(tile) for tile in images]
         return images, plan.size
+
+
+def _copy_of(first: Path) -> str:
+    return f"is a copy of {first.name}"
 
 
 def _digest(images: list[Image]) -> bytes:

@@ -62,12 +62,28 @@ def own_cgroups() -> list[Path]:
 
 def physical_cores() -> int:
     """Cores that do not share execution units, from sysfs; all CPUs where it does not tell."""
-    cores = set()
-    for cpu in available_cpus():
+    return len(cores())
+
+
+def cores() -> list[set[int]]:
+    """The CPUs that this process may run on, those of one physical core together."""
+    found: dict[str, set[int]] = {}
+    for cpu in sorted(available_cpus()):
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
         try:
             siblings = (topology / "thread_siblings_list").read_text().strip()
         except OSError:
             siblings = str(cpu)
-        cores.add(siblings)
-    return len(cores)
+        found.setdefault(siblings, set()).add(cpu)
+    return list(found.values())
+
+
+def share_of_cpus(part: int, parts: int) -> set[int]:
+    """The CPUs of process number ``part`` of ``parts`` that work side by side.
+
+    Whole cores, no more in all than `default_threads`; where there are more processes than cores,
+    some share one.
+    """
+    every = cores()
+    first = part * len(every) // parts
+    return set().union(*every[first : first + max(1, default_threads() // parts)])

@@ -2,14 +2,14 @@
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from fre_runtime.commands.archive import add_archive_arguments, run_archive
 from fre_runtime.commands.common import add_max_pixels_argument, add_model_arguments, out
 from fre_runtime.commands.live import add_live_arguments, is_live, run_live
 from fre_runtime.detector import Detector
@@ -18,6 +18,7 @@ from fre_runtime.files import VIDEO_SUFFIXES
 from fre_runtime.image import Image, encode_image
 from fre_runtime.overlay import overlay
 from fre_runtime.progress import track
+from fre_runtime.records import record, scored
 from fre_runtime.result import Result
 from fre_runtime.sources import Frame, expand, frames
 
@@ -47,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--json", metavar="FILE", help="write JSON lines (live: append); - for stdout"
     )
     parser.add_argument("--quiet", action="store_true", help="only the summary")
+    add_archive_arguments(parser)
     add_live_arguments(parser)
     args = parser.parse_args(argv)
     if not args.config and not (args.model and args.sources):
@@ -57,7 +59,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Run fre-run."""
     if is_live(args):
+        if args.ray:
+            raise UsageError("--ray scores files; run live sources without it")
         return run_live(args)
+    if args.ray:
+        return run_archive(args)
     paths = expand(args.sources)
     if args.json and any(path.resolve() == Path(args.json).resolve() for path in paths):
         raise UsageError(f"--json {args.json} is one of the sources; write elsewhere")
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     with _open_lines(args.json) as lines:
         try:
             for taken in _shown(frames(paths, args.max_pixels), paths, quiet=args.quiet):
-                frame, result = _scored(detector, taken)
+                frame, result = scored(detector, taken)
                 counts[result.state if result else "invalid"] += 1
                 if lines:
                     lines.write(json.dumps(record(frame, result), ensure_ascii=False) + "\n")
@@ -89,40 +95,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _scored(detector: Detector, frame: Frame) -> tuple[Frame, Result | None]:
-    """Score a frame; where it does not fit the model's view, the frame says why."""
-    if frame.image is None:
-        return frame, None
-    try:
-        return frame, detector(frame.image)
-    except ImageError as error:
-        said = f"{frame.source}: {error}"
-        return dataclasses.replace(frame, image=None, error=said), None
-
-
 def _shown(found: Iterator[Frame], paths: list[Path], *, quiet: bool) -> Iterator[Frame]:
     """With progress, unless the results themselves scroll by."""
     if quiet or sys.stdout.isatty():
         return found
     videos = any(path.suffix.lower() in VIDEO_SUFFIXES for path in paths)
     return track(found, None if videos else len(paths), "scoring")
-
-
-def record(frame: Frame, result: Result | None) -> dict[str, Any]:
-    """One frame's result as a JSON-ready dictionary; scores are null when invalid."""
-    head: dict[str, Any] = {"source": frame.source, "frame": frame.number}
-    if result is None or result.state == "invalid":
-        reason = frame.error or "the score is not a number"
-        empty: dict[str, Any] = {"score": None, "raw_score": None, "boxes": [], "ms": None}
-        return {**head, "state": "invalid", **empty, "error": reason}
-    return {
-        **head,
-        "state": result.state,
-        "score": result.score,
-        "raw_score": result.raw_score,
-        "boxes": [box._asdict() for box in result.boxes],
-        "ms": frame.decode_ms + sum(result.timings.values()),
-    }
 
 
 def _line(frame: Frame, result: Result | None) -> str:

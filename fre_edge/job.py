@@ -1,0 +1,125 @@
+"""What is to be fitted, before any photo is read; the same in every process that takes part."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fre_edge.backbones import Backbone, build_backbone
+from fre_edge.checkpoint import Checkpoint
+from fre_edge.features import FeatureExtractor, FeatureShape
+from fre_edge.gathering import Gatherer, Keep, Stream
+from fre_edge.options import FitOptions
+from fre_edge.saved import Identity
+from fre_edge.strategies.base import Rank
+from fre_edge.strategies.choose import Plan
+from fre_runtime.errors import UsageError
+from fre_runtime.files import good_images
+from fre_runtime.groups import GroupTable
+from fre_runtime.photos import PhotoReader
+
+
+@dataclass(frozen=True)
+class Job:
+    """See the module."""
+
+    folder: Path | None
+    paths: list[Path]
+    options: FitOptions
+    """Layers and overlap filled in."""
+    backbone: Backbone
+    extractor: FeatureExtractor
+    shapes: list[FeatureShape]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's input."""
+        return self.backbone.size
+
+    @property
+    def identity(self) -> Identity:
+        """What the features depend on."""
+        return Identity.of(self.backbone, self.extractor.pool, self.shapes, self.options)
+
+    def facts(self) -> dict[str, object]:
+        """All that must be the same in every process, by name."""
+        options = asdict(replace(self.options, scratch=None))
+        folder = self.folder
+        names = [str(path.relative_to(folder) if folder else path) for path in self.paths]
+        return self.identity.fields() | options | {"photos": _digest(names)}
+
+    def reader(self, paths: Sequence[Path]) -> PhotoReader:
+        """Reads some of the photos."""
+        return make_reader(paths, self.size, self.options)
+
+    def gatherer(self, plan: Plan, photos: int, scratch: Path | None) -> Gatherer:
+        """Where the features of up to so many photos go."""
+        return make_gatherer(plan, self.options, self.shapes, photos, scratch)
+
+    def checkpoint(self, plan: Plan, paths: Sequence[Path], processes: int) -> Checkpoint | None:
+        """Where progress on ``paths`` is saved."""
+        if plan.scratch is None:
+            return None
+        options = self.options
+        sketch = [options.groups, options.components, options.seed] if plan.streams else []
+        same = {"method": plan.method, "number of processes": processes}
+        same |= {"photos": _digest([str(path) for path in paths]), "sketch": sketch}
+        return Checkpoint(plan.scratch, self.identity.fields() | same)
+
+
+def prepare(images: str | Path | Sequence[Path] | None, options: FitOptions) -> Job:
+    """Find the photos and build the backbone; raises as `fre_edge.fit` does."""
+    options.check()
+    if isinstance(images, str | Path):
+        folder = Path(images)
+        paths = good_images(folder)
+    else:
+        folder, paths = None, list(images or [])
+    if options.groups not in ("auto", "none"):
+        GroupTable.read(Path(options.groups))  # a bad file is found before the work
+    backbone = build_backbone(
+        options.backbone, options.layers, options.weights, options.seed, options.size
+    )
+    options = replace(
+        options, layers=backbone.layers, pool_overlap=_pool_overlap(backbone, options)
+    )
+    pool = backbone.spec.pool if options.pool is None else options.pool
+    extractor = FeatureExtractor(backbone, pool, overlap=options.pool_overlap or ())
+    shapes = extractor.shapes(*backbone.size)
+    return Job(folder, paths, options, backbone, extractor, shapes)
+
+
+def _pool_overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
+    if options.pool_overlap is None:
+        return tuple(layer for layer in backbone.spec.overlap if layer in backbone.layers)
+    for layer in options.pool_overlap:
+        if layer not in backbone.layers:
+            raise UsageError(
+                f"pool_overlap names {layer!r}, which is not tapped; tapped are "
+                f"{', '.join(backbone.layers)}"
+            )
+    return options.pool_overlap
+
+
+def make_reader(paths: Sequence[Path], size: tuple[int, int], options: FitOptions) -> PhotoReader:
+    """Read photos as ``options`` have them seen."""
+    return PhotoReader(paths, *size, options.view, options.max_pixels)
+
+
+def make_gatherer(
+    plan: Plan,
+    options: FitOptions,
+    shapes: Sequence[FeatureShape],
+    photos: int,
+    scratch: Path | None,
+) -> Gatherer:
+    """Where the features of up to so many photos go as ``plan`` says."""
+    if plan.streams:
+        rank = Rank(options.variance, options.components)
+        return Stream(shapes, rank, options.groups, options.seed)
+    return Keep(shapes, photos, scratch)
+
+
+def _digest(names: Sequence[str]) -> str:
+    joined = "\0".join(names).encode("utf-8", "surrogateescape")
+    return f"{len(names)} with sha256 {hashlib.sha256(joined).hexdigest()}"
