@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import socket
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -304,7 +303,8 @@ def _score(
 
 
 def _import_ray() -> ModuleType:
-    # Nothing is reported to anyone, and only errors are said.
+    # Nothing is reported to anyone. Errors come as exceptions; Ray's own lines on stderr are of its
+    # inner affairs, all but one that says how many there may be.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -340,9 +340,9 @@ def _claim(folder: Path, plan: Plan) -> None:
                     f"{folder}: holds other files than the results of an archive; choose another "
                     "folder"
                 )
-            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-                json.dump(asdict(plan), file, indent=1)
-            os.replace(file.name, path)
+            temporary = path.with_name(f".{PLAN}.{os.getpid()}")
+            temporary.write_text(json.dumps(asdict(plan), indent=1) + "\n")
+            os.replace(temporary, path)
             return
         for rest in folder.glob(".part-*"):  # of a worker that was killed
             rest.unlink(missing_ok=True)

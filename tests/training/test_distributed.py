@@ -166,7 +166,8 @@ def test_sketches_merge_though_a_shard_is_empty_and_a_copy_is_in_two(ranks, tmp_
     found = ranks.fit(4, photos, options)
     assert found["count"] == 9
     assert "1 photos are copies of some in another process's shard" in ranks.said(0)
-    ranks.start(4, photos, replace(options, strict=True))
+    soon = [("fre_edge.team", "FAREWELL", 1)]
+    ranks.start(4, photos, replace(options, strict=True), constants=soon)
     assert ranks.end() == [1, 1, 1, 1]
     assert "strict allows none" in ranks.said(0)
 
@@ -238,6 +239,7 @@ def test_killed_processes_go_on_where_they_were(ranks, folder, alone, tmp_path):
     assert not (tmp_path / "scratch" / "rank_1").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_command(category, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["--no-python", sys.executable, "-c"]
