@@ -23,7 +23,7 @@ from fre_runtime.files import labelled_images
 from fre_runtime.image import read_image, read_mask
 from fre_runtime.metrics import PixelMetrics, auroc
 
-OPTIONS = ("backbone", "layers", "subspace", "variance", "score", "seed")
+OPTIONS = ("backbone", "layers", "subspace", "variance", "relative", "overlap", "score", "seed")
 
 
 def score(category: Path, options: FitOptions) -> dict:
