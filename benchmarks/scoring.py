@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import torch
 from elpv import lay_out
-from fre_edge.images import PhotoReader
 
 from fre_edge import FitOptions, fit
 from fre_runtime.environment import environment
 from fre_runtime.files import labelled_images
 from fre_runtime.image import read_image, read_mask
 from fre_runtime.metrics import PixelMetrics, auroc
+from fre_runtime.photos import PhotoReader
 
 OPTIONS = ("backbone", "layers", "subspace", "variance", "relative", "overlap", "score", "seed")
 
