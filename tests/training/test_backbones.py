@@ -62,7 +62,7 @@ def test_a_name_finds_one_library_and_its_record_finds_it_again(name, library, c
 
 
 def test_a_name_in_both_libraries_says_whose_is_taken(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="fre_edge"):
         backbone_spec("resnet34")
     assert "torchvision's; timm's is timm/resnet34" in caplog.text
 
