@@ -47,6 +47,11 @@ LARGEST = 1e300
 """Evidence that is kept: it must not overflow while nobody looks."""
 MEMORY = 100
 """Scores over which the recent share is averaged."""
+ADVICE = (
+    "look after the light, the lens and the camera's position; if good parts are to look as they "
+    "do now, calibrate on new photos of them: fre-calibrate MODEL GOOD_PHOTOS --out NEW"
+)
+"""What to do after an alarm."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fre_runtime.calibration import Calibration
+from fre_runtime.conformal import calibrate
 from fre_runtime.image import encode_image
 from fre_runtime.live.events import Event
 from fre_runtime.result import Result, state_of
@@ -73,6 +75,18 @@ def score_by_brightness(image: np.ndarray) -> Result:
 def picture(value: int, height: int = 48, width: int = 64) -> np.ndarray:
     """A picture that `score_by_brightness` scores as value / 255."""
     return np.full((height, width, 3), value, np.uint8)
+
+
+def rising_scores() -> tuple[Calibration, list[np.ndarray], list[np.ndarray]]:
+    """A calibration, and pictures as `score_by_brightness` saw them then, and brighter ones."""
+    values = np.random.default_rng(0).integers(40, 80, 700)
+    scores = values[:100] / 255
+    calibration = calibrate(scores, scores, np.arange(100), 0.02, 5, "these")
+    return (
+        calibration,
+        [picture(value) for value in values[100:400]],
+        [picture(value + 25) for value in values[400:]],
+    )
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import threading
 import time
@@ -7,13 +8,14 @@ import pytest
 
 from fre_runtime.errors import CaptureError, EngineError, UsageError
 from fre_runtime.live.backoff import Backoff
+from fre_runtime.live.console import Console, summary
 from fre_runtime.live.frozen import FrozenPicture
 from fre_runtime.live.line import Line
 from fre_runtime.live.newest import NewestQueue
 from fre_runtime.live.options import LineOptions
 from fre_runtime.live.supervisor import run_lines
 from fre_runtime.result import Result
-from tests.live.conftest import Recorder, Script, picture, score_by_brightness
+from tests.live.conftest import Recorder, Script, picture, rising_scores, score_by_brightness
 
 AT_ONCE = {"first": 0.01, "cap": 0.02}
 
@@ -272,6 +274,67 @@ def test_lines_run_side_by_side_and_a_fault_is_shown_at_the_end(stop):
     assert len(recorders[1].events) == 4
 
 
+def test_scores_that_rise_alarm_once_and_every_event_says_so(recorder, stop, capsys):
+    calibration, steady, brighter = rising_scores()
+    script = Script([*steady, *brighter], endless=False, patient=True)
+    console = Console(stop, quiet=False, stdout=False)
+    line = Line("line", score_by_brightness, script, [recorder, console], calibration=calibration)
+    counters = line.run(stop)
+    assert counters.anomalous == 0  # before the false rejects
+    (warned,) = (event for event in recorder.events if event.warning)
+    assert len(steady) < warned.number < counters.captured - 1
+    assert [event.drift.drifting for event in recorder.events] == [
+        event.number >= warned.number for event in recorder.events
+    ]
+    assert warned.drift.direction == "higher"
+    assert warned.drift.scores == warned.number + 1
+    assert capsys.readouterr().err == f"warning: line: {warned.warning}\n"
+    assert "fre-calibrate" in warned.warning
+    (told,) = summary([line], [])
+    assert f"picture {warned.number}: {warned.warning}" in told
+
+
+def test_steady_scores_do_not(recorder, stop):
+    calibration, steady, _ = rising_scores()
+    script = Script(steady, endless=False, patient=True)
+    line = Line("line", score_by_brightness, script, [recorder], calibration=calibration)
+    line.run(stop)
+    assert not any(event.drift.drifting or event.warning for event in recorder.events)
+    assert summary([line], [])[0].endswith("; no drift alarm")
+
+
+def test_the_drift_watch_goes_on_after_a_reconnect_and_takes_scores_only(recorder, stop):
+    calibration, steady, _ = rising_scores()
+
+    def detector(image):
+        if image[0, 0, 0] == 255:
+            raise EngineError("the engine broke")
+        return score_by_brightness(image)
+
+    script = Script([steady[0], picture(255), CaptureError("cut")],
+                    [*steady[1:5], lambda: time.sleep(30)])  # fmt: skip
+    options = LineOptions(queue=10, drift=2)
+    line = Line("line", detector, script, [recorder], options, Backoff(**AT_ONCE), calibration)
+    thread = start(line, stop)
+    recorder.wait(lambda events: [e.state for e in events].count("good") == 5)
+    finish(thread, stop)
+    assert {event.state for event in recorder.events} == {"good", "invalid", "stale"}
+    assert all(event.drift is not None for event in recorder.events)
+    assert line.drift.scores == 3  # of 5, every second
+
+
+@pytest.mark.parametrize(("drift", "scenes"), [(0, 100), (None, 19)])
+def test_what_cannot_or_shall_not_be_watched_for_drift(drift, scenes, recorder, stop):
+    calibration, steady, _ = rising_scores()
+    calibration = dataclasses.replace(calibration, scenes=scenes)
+    script = Script(steady[:2], endless=False, patient=True)
+    options = LineOptions(drift=drift)
+    line = Line("line", score_by_brightness, script, [recorder], options, calibration=calibration)
+    line.run(stop)
+    assert [event.drift for event in recorder.events] == [None, None]
+    assert summary([line], [])[0].endswith("; not watched for drift")
+
+
 def test_backoff_doubles_up_to_its_cap_with_jitter():
     dice = iter([0.0, 0.0, 0.0, 1.0, 0.5, 0.0])
     backoff = Backoff(first=1, cap=4, jitter=0.5, uniform=lambda: next(dice))
@@ -293,7 +356,9 @@ def test_the_queue_keeps_the_newest():
     assert queue.get() is None
 
 
-@pytest.mark.parametrize("limits", [{"queue": 0}, {"no_frame": -1}, {"inference": float("inf")}])
+@pytest.mark.parametrize(
+    "limits", [{"queue": 0}, {"no_frame": -1}, {"inference": float("inf")}, {"drift": -1}]
+)
 def test_limits_that_make_no_sense(limits):
     with pytest.raises(UsageError, match=next(iter(limits))):
         LineOptions(**limits)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fre_runtime.drift import DriftState
 from fre_runtime.errors import OutputError, UsageError
 from fre_runtime.image import read_image
 from fre_runtime.live.backoff import Backoff
@@ -43,6 +44,11 @@ def stale(number=0, error="no frame for 6 s"):
         number, state="stale", score=None, raw_score=None, latency_ms=None, boxes=(), error=error,
         result=None, image=None,
     )  # fmt: skip
+
+
+def drifting(number=0, **changes):
+    state = DriftState(True, "higher", 1.0, 0.9, 400)
+    return event(number, drift=state, warning="the scores have become higher", **changes)
 
 
 def wait_for(condition, timeout=20.0):
@@ -81,6 +87,10 @@ def test_record_is_json_and_a_missing_score_is_null():
     assert told["time"] == "2023-11-14T22:13:23.500Z"
     assert (told["line"], told["number"], told["state"]) == ("top", 3, "anomalous")
     assert told["boxes"][0]["width"] == 64
+    assert (told["drift"], told["warning"]) == (None, None)
+    told = json.loads(json.dumps(record(drifting())))
+    assert (told["drift"]["drifting"], told["drift"]["direction"]) == (True, "higher")
+    assert told["warning"] == "the scores have become higher"
     told = record(stale())
     assert (told["state"], told["score"], told["raw_score"], told["ms"]) == ("stale", *[None] * 3)
     assert file_name(event(line="../a b/ü:*")) == "20231114T221320.500Z_a-b-ü_0"
@@ -99,6 +109,16 @@ def test_outlet_delivers_in_order_and_without_pictures():
     assert recorder.events[0].image is None
     assert recorder.closed
     assert (out.delivered, out.lost, out.waiting) == (4, 0, 0)
+
+
+@pytest.mark.parametrize(("pictures", "numbers"), [(False, [1]), (True, [])])
+def test_a_warning_reaches_whoever_wants_other_states_only(pictures, numbers):
+    recorder = Recorder()
+    out = Outlet(recorder, "x", states=ALARMS, pictures=pictures)
+    out.emit(event(0, value=10))
+    out.emit(drifting(1, value=10))
+    out.close()
+    assert [e.number for e in recorder.events] == numbers
 
 
 def test_outlet_tries_again_only_where_that_helps():
@@ -392,8 +412,9 @@ def test_metrics_in_base_units(stop):
         line.counters = Counters(captured=9, scored=5, dropped=3, failed=1, anomalous=2)
         metrics.watch([line], [out])
         out.emit(event(0))
-        out.emit(stale())
-        wait_for(lambda: out.delivered == 2)
+        out.emit(drifting(1, line="side"))
+        out.emit(dataclasses.replace(stale(), drift=DriftState(False, None, 0.1, 0.5, 9)))
+        wait_for(lambda: out.delivered == 3)
         told = scrape(metrics)
         for expected in (
             'fre_frames_captured_total{line="top"} 9.0',
@@ -407,6 +428,8 @@ def test_metrics_in_base_units(stop):
             'fre_score_count{line="top"} 1.0',
             'fre_state{line="top",state="anomalous"} 0.0',
             'fre_state{line="top",state="stale"} 1.0',
+            'fre_drift{line="top"} 0.0',
+            'fre_drift{line="side"} 1.0',
             'fre_last_score_timestamp_seconds{line="top"} 1.7000000005e+09',
         ):
             assert expected in told, expected

@@ -18,7 +18,7 @@ threads = 1
 name = "top"
 model = "models/top"
 source = "rtsp://user:secret@10.0.0.7/stream"
-limits = { no_frame = 3, frozen = 0 }
+limits = { no_frame = 3, frozen = 0, drift = 1 }
 
 [[lines]]
 model = "models/side"
@@ -42,6 +42,7 @@ def test_a_station_from_a_file(tmp_path):
     top, side = station.lines
     assert (top.name, top.source) == ("top", "rtsp://user:secret@10.0.0.7/stream")
     assert (top.limits.no_frame, top.limits.frozen, top.limits.queue) == (3, 0, 1)
+    assert (top.limits.drift, side.limits.drift) == (1, None)
     assert Path(top.model) == tmp_path / "models/top"  # paths are relative to the file
     assert (side.name, Path(side.source)) == ("photos", tmp_path / "photos")
     assert (side.watch, side.variant) == (True, "bf16")

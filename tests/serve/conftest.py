@@ -11,11 +11,14 @@ from starlette.testclient import TestClient
 from fre_runtime import Detector
 from fre_runtime.image import encode_image
 from fre_runtime.live.events import Event
+from fre_runtime.live.line import Line
 from fre_runtime.model_dir import ModelDir
 from fre_runtime.serve.app import make_app
+from fre_runtime.serve.board import Board
 from fre_runtime.serve.guard import Access
 from fre_runtime.serve.limits import Limits
 from fre_runtime.serve.service import Service, Watched
+from tests.live.conftest import Script
 
 BASE = "http://127.0.0.1:8080"
 
@@ -67,6 +70,23 @@ def make_event(detector: Detector, make_photo: Callable[..., np.ndarray]) -> Cal
         return Event(**(fields | changes))  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def drifted(
+    detector: Detector,
+    uint8_model: ModelDir,
+    make_photo: Callable[[int], np.ndarray],
+    stop: threading.Event,
+) -> Watched:
+    """A line that has ended, over photos that all score high."""
+    capture = Script([255 - make_photo(seed) for seed in range(40)], endless=False, patient=True)
+    calibration = uint8_model.card.variants["fp32"].calibration
+    board, ended = Board(), threading.Event()
+    line = Line("line", detector, capture, [board], calibration=calibration)
+    line.run(stop)
+    ended.set()
+    return Watched(board, line, ended)
 
 
 @pytest.fixture

@@ -177,6 +177,16 @@ def test_share_above_counts_within_the_bins():
     np.testing.assert_allclose(histogram.share_above(raw), expected, atol=1e-12)
 
 
+def test_a_drift_alarm_is_in_the_state(client_for, drifted):
+    state = client_for(watched=drifted).get("/api/state").json()
+    assert state["alarm"]["direction"] == "higher"
+    assert state["alarm"]["time"] == drifted.line.alarm.time
+    assert state["alarm"]["scores"] < 40
+    assert state["last"]["drift"]["drifting"]
+    drifted.line.alarm = None
+    assert client_for(watched=drifted).get("/api/state").json()["alarm"] is None
+
+
 def test_without_a_line_there_is_no_picture(client):
     assert client.get("/api/state").json() == {"line": "none"}
     for path in ("/api/live.jpg", "/api/anomalies/1.jpg", "/api/anomalies/x.jpg"):

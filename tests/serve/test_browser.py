@@ -106,6 +106,7 @@ def test_a_person_watches_a_line(line, open_page, make_photo, stop):
     page = open_page(address)
     until(page, "document.getElementById('scored').textContent === '3'")
     assert page.inner_text("#word") in ("Good", "Anomalous")
+    assert not page.locator("#drift").is_visible()
     until(page, "document.getElementById('picture').naturalWidth > 0")
     before = page.locator("#anomalies li").count()
 
@@ -240,6 +241,16 @@ def test_the_printed_link_opens_a_locked_page(detector, open_page):
             assert "token" not in page.evaluate("location.href")
             assert page.inner_text("#scores") == "Scores of your photos"
             assert page.evaluate("document.cookie") == "", "no script can read the token"
+
+
+def test_a_drift_alarm_is_plain_to_see_with_what_to_do(detector, drifted, open_page):
+    app = make_app(Service(detector, Path("my model"), drifted), Access(None), Limits(1 << 20))
+    with bind("127.0.0.1", 0) as bound, serving(app, bound):
+        page = open_page(f"http://127.0.0.1:{bound.getsockname()[1]}/")
+        until(page, "!document.getElementById('drift').hidden")
+        assert page.locator("#drift").is_visible()
+        assert page.inner_text("#drift-what").endswith("scores are higher than chance explains")
+        assert "fre-calibrate 'my model' GOOD_PHOTOS --out NEW" in page.inner_text("#drift")
 
 
 def test_a_lost_server_is_noticed(detector, open_page, make_event):

@@ -16,9 +16,9 @@ from fre_runtime.commands.live import ended_by_signals
 from fre_runtime.detector import Detector
 from fre_runtime.errors import MissingDependencyError
 from fre_runtime.live.captures import open_capture
-from fre_runtime.live.console import summary
+from fre_runtime.live.console import Warnings, summary
 from fre_runtime.live.line import Line
-from fre_runtime.live.sinks.outlet import Outlet
+from fre_runtime.live.sinks.outlet import Outlet, close_all
 
 TOKEN_VARIABLE = "FRE_SERVE_TOKEN"
 
@@ -104,8 +104,12 @@ def run(args: argparse.Namespace) -> int:
         if capture is not None:
             board = Board()
             outlet = Outlet(board, "page", pictures=True)
-            stack.callback(outlet.close)
-            line = Line(capture.name, detector, capture, [outlet])
+            warnings = Outlet(Warnings(), "stderr")
+            stack.callback(close_all, [outlet, warnings])
+            calibration = detector.card.variants[args.variant].calibration
+            line = Line(
+                capture.name, detector, capture, [outlet, warnings], calibration=calibration
+            )
             watched = Watched(board, line, stack.enter_context(_running(line, stop)))
         limits = Limits(args.max_upload << 20, detector.info.parallel)
         app = make_app(Service(detector, args.model, watched), access, limits)

@@ -1,5 +1,6 @@
 """What people see while lines run, and at the end."""
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,13 +15,14 @@ SHOW_SECONDS = 0.2
 
 
 class Console:
-    """A line on stdout when a source changes its state or gives another photo; counts on stderr.
+    """A line on stdout when a source changes its state or gives another photo.
 
-    Where the reader of stdout has gone, sets ``stop``.
+    Counts and warnings go to stderr. Where the reader of stdout has gone, sets ``stop``.
     """
 
     def __init__(self, stop: threading.Event, *, quiet: bool, stdout: bool = True) -> None:
         self._stop = stop
+        self._quiet = quiet
         self._print = stdout and not quiet
         self._status = Status(quiet=quiet)
         self._last: dict[str, tuple[str, str]] = {}
@@ -39,6 +41,9 @@ class Console:
             self.clear()
             write_stdout(_line(event), self._stop)
         self._last[event.line] = now
+        if event.warning and not self._quiet:
+            self.clear()
+            write_warning(event)
         clock = time.monotonic()
         if clock - self._shown >= SHOW_SECONDS:
             self._shown = clock
@@ -59,7 +64,25 @@ class Console:
         return (
             f"{name}{state}, {rate:.1f}/s, {c.scored} scored, {c.anomalous} anomalous, "
             f"{c.dropped} dropped, {c.failed} failed"
-        )
+        ) + (", scores drift" if line.alarm else "")
+
+
+class Warnings:
+    """Nothing but warnings, on stderr."""
+
+    def emit(self, event: Event) -> None:
+        """Say it where the event warns."""
+        if event.warning:
+            write_warning(event)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def write_warning(event: Event) -> None:
+    """Write what the event warns of to stderr."""
+    sys.stderr.write(f"warning: {event.line}: {event.warning}\n")
+    sys.stderr.flush()
 
 
 class _Rate:
@@ -91,12 +114,19 @@ def summary(lines: Sequence[Line], outlets: Sequence[Outlet]) -> list[str]:
     for line in lines:
         again = f"; opened again {line.reconnects} times" if line.reconnects else ""
         unheard = f"; {line.unheard} events not taken by a sink" if line.unheard else ""
-        told.append(f"{line.name}: {counts(line.counters)}{again}{unheard}")
+        told.append(f"{line.name}: {counts(line.counters)}{again}{unheard}{_drift(line)}")
     for outlet in outlets:
         lost = f", {outlet.lost} lost" if outlet.lost else ""
         why = f" (last trouble: {outlet.trouble})" if outlet.trouble else ""
         told.append(f"{outlet.name}: {outlet.delivered} delivered{lost}{why}")
     return told
+
+
+def _drift(line: Line) -> str:
+    if line.alarm is None:
+        return "; no drift alarm" if line.drift else "; not watched for drift"
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.alarm.time))
+    return f"; drift alarm at {moment}, picture {line.alarm.number}: {line.alarm.warning}"
 
 
 def _line(event: Event) -> str:

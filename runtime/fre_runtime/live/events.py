@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from fre_runtime.drift import DriftState
 from fre_runtime.image import Image
 from fre_runtime.result import Box, Result
 
@@ -34,6 +35,10 @@ class Event:
     """Why there is no score."""
     boxes: tuple[Box, ...] = ()
     """Anomalous regions, the worst first, in pixels of the picture."""
+    drift: DriftState | None = None
+    """What the scores so far say of light, lens and camera; None where they are not watched."""
+    warning: str | None = None
+    """Said once: in the event at which the drift alarm begins."""
     result: Result | None = None
     image: Image | None = None
     """The picture, uint8 (H, W, 3) RGB; whoever keeps it keeps its memory."""

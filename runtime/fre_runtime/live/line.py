@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from fre_runtime.calibration import Calibration
+from fre_runtime.drift import ADVICE, FEWEST, DriftOptions, DriftState, DriftWatch
 from fre_runtime.image import Image
 from fre_runtime.live.backoff import Backoff
 from fre_runtime.live.captures import Capture
 from fre_runtime.live.events import Counters, Event, Sink
 from fre_runtime.live.frozen import FrozenPicture
 from fre_runtime.live.newest import NewestQueue
-from fre_runtime.live.options import LineOptions
+from fre_runtime.live.options import SAME_PART, LineOptions
 from fre_runtime.live.reader import Reader
 from fre_runtime.result import Result
 from fre_runtime.sources import Frame
@@ -50,6 +52,9 @@ class Line:
         Limits.
     backoff
         Delays before a source is opened again.
+    calibration
+        What the scores are watched for drift against, through reconnects, too; without it, or
+        where it rests on too few parts, they are not.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Line:
         sinks: Sequence[Sink],
         options: LineOptions | None = None,
         backoff: Backoff | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.name = name
         self.capture = capture
@@ -69,6 +75,10 @@ class Line:
         """How often the source was opened again."""
         self.unheard = 0
         """Events that a sink raised for."""
+        self.drift: DriftState | None = None
+        """What the scores so far say; None where they are not watched."""
+        self.alarm: Event | None = None
+        """The event at which the drift alarm began, without its picture."""
         self._detector = detector
         self._sinks = sinks
         self._options = options or LineOptions()
@@ -81,6 +91,9 @@ class Line:
         self._overdue = False
         self._frozen = FrozenPicture()
         self._size: tuple[int, int] | None = None
+        self._watch = _drift_watch(calibration, self._options, capture)
+        if self._watch:
+            self.drift = self._watch.state
 
     def run(self, stop: threading.Event) -> Counters:
         """Read and score until ``stop`` is set or the source ends; once only.
@@ -158,7 +171,21 @@ class Line:
                     self.counters = replace(
                         c, scored=c.scored + 1, anomalous=c.anomalous + int(worse)
                     )
-            self._tell(event)
+            self._tell(self._watched(event))
+
+    def _watched(self, event: Event) -> Event:
+        """The event, with what the scores up to its own say of drift."""
+        if self._watch is None:
+            return event
+        if event.raw_score is not None:
+            self.drift = self._watch.update(event.raw_score)
+        event = replace(event, drift=self.drift)
+        if self.alarm is None and event.drift and event.drift.drifting:
+            direction = event.drift.direction
+            why = f"the scores have become {direction} than chance explains; {ADVICE}"
+            event = replace(event, warning=why)
+            self.alarm = replace(event, image=None, result=None)
+        return event
 
     def _judge(self, picture: _Picture) -> Event:
         event = Event(
@@ -244,6 +271,7 @@ class Line:
                 time=time.time(),
                 state="stale",
                 error=error,
+                drift=self.drift,
             )
         )
 
@@ -253,3 +281,14 @@ class Line:
                 sink.emit(event)
             except Exception:  # a sink's trouble is not the line's
                 self.unheard += 1
+
+
+def _drift_watch(
+    calibration: Calibration | None, options: LineOptions, capture: Capture
+) -> DriftWatch | None:
+    every = options.drift
+    if every is None:
+        every = 1 if capture.patient else SAME_PART
+    if calibration is None or calibration.scenes < FEWEST or every == 0:
+        return None
+    return DriftWatch(calibration, DriftOptions(every=every))

@@ -54,8 +54,11 @@ def _open(
 ) -> Opened:
     resolve_engine(station.engine)
     models = {(Path(line.model).resolve(), line.variant) for line in station.lines}
+    calibrations = {}
     for path, variant in models:
-        open_model_dir(path).variant(variant)
+        model = open_model_dir(path)
+        model.variant(variant)
+        calibrations[path, variant] = model.card.variants[variant].calibration
     shared = len(station.lines) > len(models)
     pool = ModelPool(len(models), station.engine, station.threads, throughput=shared)
     cv2.setNumThreads(pool.total)  # it knows no CPU quota by itself
@@ -76,7 +79,14 @@ def _open(
         pool.detector(*next(iter(models)))
     metrics = open_sinks(station.sinks, stop, outlets)
     lines = [
-        Line(name, pool.scorer(Path(c.model), c.variant), capture, [*outlets, *further], c.limits)
+        Line(
+            name,
+            pool.scorer(Path(c.model), c.variant),
+            capture,
+            [*outlets, *further],
+            c.limits,
+            calibration=calibrations[Path(c.model).resolve(), c.variant],
+        )
         for name, c, capture in zip(names, station.lines, captures, strict=True)
     ]
     if metrics is not None:

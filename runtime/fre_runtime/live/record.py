@@ -3,6 +3,7 @@
 import datetime
 import json
 import re
+from dataclasses import asdict
 from typing import Any
 
 from fre_runtime.live.events import Event
@@ -21,6 +22,8 @@ def record(event: Event) -> dict[str, Any]:
         "boxes": [box._asdict() for box in event.boxes],
         "ms": event.latency_ms,
         "error": event.error,
+        "drift": asdict(event.drift) if event.drift else None,
+        "warning": event.warning,
     }
 
 

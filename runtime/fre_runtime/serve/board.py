@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -178,6 +178,7 @@ def _summary(event: Event) -> dict[str, Any]:
         "raw_score": event.raw_score,
         "latency_ms": event.latency_ms,
         "error": event.error,
+        "drift": asdict(event.drift) if event.drift else None,
     }
 
 

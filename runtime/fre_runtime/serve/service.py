@@ -84,12 +84,19 @@ class Service:
         }
 
     def state(self, since: int) -> dict[str, Any]:
-        """What changes: `Board.state`, with the line's counters and whether it still runs."""
+        """What changes: `Board.state`, with the line's counters and whether it still runs.
+
+        ``alarm`` is None, or the ``time`` and state of drift when the alarm began.
+        """
         if self._watched is None:
             return {"line": "none"}
+        alarm = self._watched.line.alarm
         return {
             "line": "ended" if self._watched.ended.is_set() else "running",
             "now": time.time(),
+            "alarm": (
+                {"time": alarm.time, **asdict(alarm.drift)} if alarm and alarm.drift else None
+            ),
             "counters": asdict(self._watched.line.counters),
             **self._watched.board.state(since),
         }

@@ -60,6 +60,9 @@ class Metrics:
             "fre_state", "1 for the state that the line is in.", ["line", "state"],
             registry=registry,
         )  # fmt: skip
+        self._drift = prometheus.Gauge(
+            "fre_drift", "1 since the scores were found to drift.", ["line"], registry=registry
+        )
         self._last = prometheus.Gauge(
             "fre_last_score_timestamp_seconds", "When the last scored picture was captured.",
             ["line"], registry=registry,
@@ -84,6 +87,8 @@ class Metrics:
         if event.score is not None:
             self._score.labels(event.line).observe(event.score)
             self._last.labels(event.line).set(event.time)
+        if event.drift is not None:
+            self._drift.labels(event.line).set(int(event.drift.drifting))
         if event.latency_ms is not None:
             self._latency.labels(event.line).observe(event.latency_ms / 1e3)
 

@@ -38,7 +38,7 @@ class Outlet:
     name
         What the summary calls it; no password in it.
     states
-        Events of other states are left out.
+        Events of other states are left out, but not a warning where no pictures are wanted.
     pictures
         Whether the sink wants the pictures and maps.
     retry
@@ -74,7 +74,8 @@ class Outlet:
 
     def emit(self, event: Event) -> None:
         """Take an event; see the class."""
-        if event.state not in self._states:
+        told = event.warning is not None and not self._pictures
+        if event.state not in self._states and not told:
             return
         if not self._pictures:
             event = replace(event, image=None, result=None)
