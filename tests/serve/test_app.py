@@ -125,6 +125,13 @@ def test_a_body_that_trickles_in_is_given_up(app_for):
     assert "0.05 s" in answer["error"]
 
 
+def test_a_body_that_breaks_off_is_no_fault_of_ours(app_for):
+    chunk = {"type": "http.request", "body": b"x", "more_body": True}
+    # Raised through the application, it would be a traceback on the terminal.
+    status, answer, _ = run_asgi(app_for(), [chunk, {"type": "http.disconnect"}])
+    assert (status, answer) == (400, {"error": "the body broke off"})
+
+
 def test_a_compressed_body_is_refused_unread(app_for):
     chunk = {"type": "http.request", "body": b"x", "more_body": True}
     status, _, read = run_asgi(app_for(), [chunk], [(b"content-encoding", b"gzip")])
