@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fre_runtime import read_image
+from fre_runtime import Detector, read_image
 from fre_runtime.calibration import Histogram
 from fre_runtime.serve.app import make_app
 from fre_runtime.serve.guard import Access
@@ -74,6 +74,13 @@ def test_a_body_over_the_limit_is_refused_from_its_header(client):
     response = client.post("/api/score", content=b"x" * ((1 << 20) + 1))
     assert response.status_code == 413
     assert "1048576 bytes" in response.json()["error"]
+
+
+def test_the_limit_of_pixels_is_that_of_the_detector(client_for, uint8_model, png):
+    strict = Detector(uint8_model, max_pixels=80 * 96 - 1)
+    response = client_for(detector=strict).post("/api/score", content=png)
+    assert response.status_code == 400
+    assert "over the limit of 7679" in response.json()["error"]
 
 
 def run_asgi(app, messages, headers=()):
