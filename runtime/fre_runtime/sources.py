@@ -27,6 +27,8 @@ class Frame:
     """Milliseconds that reading and decoding took."""
     encoded: bytes | None = None
     """The picture as a file, where it is decoded only when it is needed; see `decoded`."""
+    max_pixels: int = MAX_PIXELS
+    """Where that file promises more, it is refused from its header."""
 
     def decoded(self) -> "Frame":
         """The frame with its picture, or with the reason why it cannot be decoded."""
@@ -34,7 +36,7 @@ class Frame:
             return self
         start = time.perf_counter()
         try:
-            image = read_image(self.encoded)
+            image = read_image(self.encoded, self.max_pixels)
         except ImageError as error:
             return replace(self, encoded=None, error=f"{self.source}: {error}")
         decode_ms = (time.perf_counter() - start) * 1e3

@@ -145,7 +145,8 @@ def test_quiet(uint8_model, tmp_path, make_folder, capsys):
         (["camera:x"], "a camera has a number"),
         (["photo.png", "--live"], "is no live source"),
         (["photo.png", "--watch"], "is no folder"),
-        (["camera:0", "--config", "line.toml"], "--config FILE names models"),
+        (["photo.png", "--only-new"], "--only-new is for live sources"),
+        (["camera:0", "--config", "line.toml"], "MODEL does not go with --config"),
         (["camera:0", "--metrics", "x"], "expected PORT or HOST:PORT"),
         (["camera:0", "--mqtt", "broker"], "expected mqtt://HOST"),
     ],
@@ -156,6 +157,28 @@ def test_misuse(argv, message, uint8_model, tmp_path, make_folder, monkeypatch, 
     assert call(uint8_model.path, *argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (["--threads", "1"], "--threads"),
+        (["--engine", "openvino"], "--engine"),
+        (["--variant", "bf16"], "--variant"),
+        (["--max-pixels", "9"], "--max-pixels"),
+        (["--watch"], "--watch"),
+        (["--quota-mib", "3"], "--quota-mib"),
+    ],
+)
+def test_what_a_file_says_is_not_passed_over_on_the_command_line(argv, option, capsys):
+    assert call("--config", "line.toml", *argv) == 2
+    assert f"{option} does not go with --config; say it in line.toml" in capsys.readouterr().err
+
+
+def test_a_limit_of_pixels_holds_for_a_stream(uint8_model, camera, parts, capsys):
+    address = f"http://127.0.0.1:{camera(parts).port}/video"  # of 80 x 96 pixels
+    assert call(uint8_model.path, address, "--max-pixels", 7679, "--duration", 0.5) == 1
+    assert "over the limit of 7679" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argv", [[], ["model"]])

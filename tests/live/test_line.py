@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fre_runtime.errors import CaptureError, EngineError, UsageError
+from fre_runtime.geometry import Frame, View
 from fre_runtime.live.backoff import Backoff
 from fre_runtime.live.console import Console, summary
 from fre_runtime.live.frozen import FrozenPicture
@@ -14,7 +15,7 @@ from fre_runtime.live.line import Line
 from fre_runtime.live.newest import NewestQueue
 from fre_runtime.live.options import LineOptions
 from fre_runtime.live.supervisor import run_lines
-from fre_runtime.result import Result
+from fre_runtime.result import Placement, Result
 from tests.live.conftest import Recorder, Script, picture, rising_scores, score_by_brightness
 
 AT_ONCE = {"first": 0.01, "cap": 0.02}
@@ -220,6 +221,30 @@ def test_a_picture_of_another_shape_is_invalid(recorder, stop):
     finish(thread, stop)
     assert recorder.states() == ["good", "good", "invalid", "good"]
     assert "48 x 48, the line began with 64 x 48" in recorder.events[2].error
+
+
+@pytest.mark.parametrize(
+    ("view", "second"),
+    [
+        (View(regions=[[[0, 0], [32, 0], [32, 32], [0, 32]]]), "invalid"),
+        (View(tile=[32, 32]), "invalid"),
+        (View(aspect="keep"), "good"),
+    ],
+)
+def test_a_picture_of_another_size_has_its_regions_elsewhere(view, second, recorder, stop):
+    def score(image):
+        plan = view.plan(*image.shape[:2])
+        result = score_by_brightness(image)
+        return dataclasses.replace(result, placement=Placement(plan, Frame(*plan.region)))
+
+    script = Script([picture(10), picture(10, 96, 128), picture(11)])  # the shape stays
+    line = make_line(script, recorder, score, queue=9)
+    thread = start(line, stop)
+    recorder.wait(lambda events: len(events) >= 3)
+    assert recorder.states()[:3] == ["good", second, "good"]
+    if second == "invalid":
+        assert "128 x 96, the line began with 64 x 48" in recorder.events[1].error
+    finish(thread, stop)
 
 
 def test_a_clock_that_jumps_changes_nothing(recorder, stop, monkeypatch):

@@ -87,6 +87,16 @@ def test_a_damaged_file_is_told_once(folder):
     assert watcher.look(DAMAGED_SECONDS) == []
 
 
+def test_a_limit_of_pixels(folder):
+    put(folder / "a.jpg")  # 48 x 64
+    for limit in (48 * 64, 48 * 64 - 1):
+        watcher = Watcher(folder, max_pixels=limit)
+        watcher.look(0)
+        (told,) = watcher.look(DAMAGED_SECONDS)
+        assert (told.image is None) == (limit < 48 * 64)
+    assert "over the limit of 3071" in told.error
+
+
 def test_an_overwritten_file_is_a_new_photo(folder):
     put(folder / "a.jpg", time=10**9)
     watcher = Watcher(folder)

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fre_runtime import read_image
+from fre_runtime import Detector, read_image
 from fre_runtime.calibration import Histogram
 from fre_runtime.serve.app import make_app
 from fre_runtime.serve.guard import Access
@@ -76,6 +76,13 @@ def test_a_body_over_the_limit_is_refused_from_its_header(client):
     assert "1048576 bytes" in response.json()["error"]
 
 
+def test_the_limit_of_pixels_is_that_of_the_detector(client_for, uint8_model, png):
+    strict = Detector(uint8_model, max_pixels=80 * 96 - 1)
+    response = client_for(detector=strict).post("/api/score", content=png)
+    assert response.status_code == 400
+    assert "over the limit of 7679" in response.json()["error"]
+
+
 def run_asgi(app, messages, headers=()):
     """Send ``messages`` to POST /api/score by hand; returns status, JSON and how many were read."""
     read, sent = [], []
@@ -123,6 +130,13 @@ def test_a_body_that_trickles_in_is_given_up(app_for):
     status, answer, _ = run_asgi(app_for(seconds=0.05), [chunk])
     assert status == 408
     assert "0.05 s" in answer["error"]
+
+
+def test_a_body_that_breaks_off_is_no_fault_of_ours(app_for):
+    chunk = {"type": "http.request", "body": b"x", "more_body": True}
+    # Raised through the application, it would be a traceback on the terminal.
+    status, answer, _ = run_asgi(app_for(), [chunk, {"type": "http.disconnect"}])
+    assert (status, answer) == (400, {"error": "the body broke off"})
 
 
 def test_a_compressed_body_is_refused_unread(app_for):

@@ -31,6 +31,11 @@ def test_a_name_that_somebody_points_at_us_is_refused(client, host):
     assert "--allow-host" in response.json()["error"]
 
 
+@pytest.mark.parametrize("host", ["localhost/login?", "127.0.0.1/v2/health/live#", "x@localhost"])
+def test_a_host_header_cannot_name_a_path_that_needs_no_token(locked, host):
+    assert locked.get("/api/state", headers={"host": host}).status_code == 421
+
+
 @pytest.mark.parametrize("path", ["/api/score", "/v2/models/m/infer", "/login"])
 @pytest.mark.parametrize(
     "headers",

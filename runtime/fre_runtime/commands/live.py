@@ -9,9 +9,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fre_runtime.commands.common import positive_float, positive_int
 from fre_runtime.errors import CaptureError, UsageError
+from fre_runtime.image import MAX_PIXELS
 from fre_runtime.live.addresses import is_stream
 from fre_runtime.live.station import (
     ImagesConfig,
@@ -28,6 +30,18 @@ from fre_runtime.live.station import (
 
 SINKS = ("video", "webhook", "mqtt", "metrics", "quota_mib")
 """Arguments that say where live results go, besides --json and --save."""
+
+IN_CONFIG: dict[str, Any] = {
+    **dict.fromkeys(("model", "json", "save", "threads", *SINKS)),
+    "sources": [],
+    "engine": "auto",
+    "variant": "fp32",
+    "max_pixels": MAX_PIXELS,
+    "live": False,
+    "watch": False,
+    "only_new": False,
+}
+"""Arguments that a file of ``--config`` stands for, and what they are where nobody gave them."""
 
 
 def add_live_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +91,7 @@ def is_live(args: argparse.Namespace) -> bool:
             other = next(source for source in args.sources if not is_stream(source))
             raise UsageError(f"{other}: is no live source like {streams[0]}; run them apart")
         return True
-    if given := [name for name in (*SINKS, "duration", "view") if getattr(args, name)]:
+    if given := [name for name in (*SINKS, "only_new", "duration", "view") if getattr(args, name)]:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(f"{option} is for live sources; see --live and --watch")
     return False
@@ -115,10 +129,11 @@ def run_live(args: argparse.Namespace) -> int:
 
 
 def _station(args: argparse.Namespace) -> Station:
-    live = [args.model, args.save, args.json, *(getattr(args, name) for name in SINKS)]
     if args.config:
-        if args.sources or any(value is not None for value in live):
-            raise UsageError("--config FILE names models, sources and sinks; leave others out")
+        if given := [name for name, default in IN_CONFIG.items() if getattr(args, name) != default]:
+            name = given[0].replace("_", "-")
+            option = name.upper() if name in ("model", "sources") else f"--{name}"
+            raise UsageError(f"{option} does not go with --config; say it in {args.config}")
         return read_station(args.config)
     quota = {} if args.quota_mib is None else {"quota_mib": args.quota_mib}
     return Station(
@@ -142,6 +157,7 @@ def _station(args: argparse.Namespace) -> Station:
         ),
         engine=args.engine,
         threads=args.threads,
+        max_pixels=args.max_pixels,
     )
 
 

@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fre_runtime.commands.common import add_model_arguments, out, positive_int
+from fre_runtime.commands.common import (
+    add_max_pixels_argument,
+    add_model_arguments,
+    out,
+    positive_int,
+)
 from fre_runtime.commands.live import ended_by_signals
 from fre_runtime.detector import Detector
 from fre_runtime.errors import MissingDependencyError
@@ -39,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="SOURCE",
         help="camera:0, rtsp://..., http(s)://..., a video file, or a folder that fills up",
     )
+    add_max_pixels_argument(parser)
     parser.add_argument("--port", type=port, default=8080, help="default 8080; 0 takes a free one")
     access = parser.add_argument_group(
         "access",
@@ -94,11 +100,16 @@ def run(args: argparse.Namespace) -> int:
         names |= {socket.gethostname(), f"{socket.gethostname()}.local"}
     stop = threading.Event()
     # What can be refused is refused before the model is loaded.
-    capture = open_capture(args.source, watch=Path(args.source).is_dir()) if args.source else None
+    capture = None
+    if args.source:
+        folder = Path(args.source).is_dir()
+        capture = open_capture(args.source, watch=folder, max_pixels=args.max_pixels)
     with bind(args.host, args.port) as bound, ExitStack() as stack:
         number = bound.getsockname()[1]
         access = Access(token or None, frozenset(name.lower() for name in names), number)
-        detector = Detector(args.model, args.engine, args.variant, args.threads)
+        detector = Detector(
+            args.model, args.engine, args.variant, args.threads, max_pixels=args.max_pixels
+        )
         stack.enter_context(ended_by_signals(stop))
         watched, line, outlet = None, None, None
         if capture is not None:
@@ -111,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
                 capture.name, detector, capture, [outlet, warnings], calibration=calibration
             )
             watched = Watched(board, line, stack.enter_context(_running(line, stop)))
-        limits = Limits(args.max_upload << 20, detector.info.parallel)
+        limits = Limits(args.max_upload << 20)  # one photo at a time: the line keeps its pace
         app = make_app(Service(detector, args.model, watched), access, limits)
         with serving(app, bound) as thread:
             _announce(bound.getsockname(), token, given=bool(args.token))

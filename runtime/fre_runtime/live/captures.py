@@ -6,6 +6,7 @@ from typing import Protocol
 
 from fre_runtime.errors import UsageError
 from fre_runtime.files import VIDEO_SUFFIXES
+from fre_runtime.image import MAX_PIXELS
 from fre_runtime.live.addresses import STREAMS, check_address, is_stream, split_password
 from fre_runtime.live.ffmpeg import Camera, FfmpegStream
 from fre_runtime.live.http_stream import HttpStream
@@ -38,7 +39,12 @@ class Capture(Protocol):
 
 
 def open_capture(
-    source: str, *, watch: bool = False, only_new: bool = False, threads: int | None = None
+    source: str,
+    *,
+    watch: bool = False,
+    only_new: bool = False,
+    threads: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Capture:
     """The capture that ``source`` means; nothing is opened yet.
 
@@ -53,6 +59,8 @@ def open_capture(
         Leave out the photos that are in it already.
     threads
         Threads that may decode a stream; default: FFmpeg's own choice.
+    max_pixels
+        Larger pictures are invalid; photos and MJPEG are refused from their header.
 
     Raises
     ------
@@ -63,16 +71,16 @@ def open_capture(
     if watch:
         if not path.is_dir():
             raise UsageError(f"{source}: is no folder; --watch takes a folder that fills up")
-        return WatchedFolder(path, only_new=only_new)
+        return WatchedFolder(path, only_new=only_new, max_pixels=max_pixels)
     if source.startswith("camera:"):
         index = source.removeprefix("camera:")
         if not (index.isascii() and index.isdigit() and len(index) < 4):
             raise UsageError(f"{source}: a camera has a number, as in camera:0")
-        return Camera(int(index))
+        return Camera(int(index), max_pixels)
     if is_stream(source):
         if check_address(source, STREAMS).scheme.startswith("http"):
-            return HttpStream(source, threads)
-        return FfmpegStream(source, split_password(source)[0], threads)
+            return HttpStream(source, threads, max_pixels)
+        return FfmpegStream(source, split_password(source)[0], threads, max_pixels)
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path)
     raise UsageError(

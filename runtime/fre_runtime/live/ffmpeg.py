@@ -22,15 +22,16 @@ class Camera:
     endless = True
     patient = False
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, max_pixels: int = MAX_PIXELS) -> None:
         self._index = index
+        self._max_pixels = max_pixels
         self.name = f"camera:{index}"
 
     def frames(self) -> Generator[Frame | None]:
         """See `Capture.frames`; a picture of an unknown pixel type becomes an error."""
         capture = cv2.VideoCapture(self._index)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is buffered is old
-        return _read(capture, self.name)
+        return _read(capture, self.name, self._max_pixels)
 
 
 class FfmpegStream:
@@ -39,9 +40,16 @@ class FfmpegStream:
     endless = True
     patient = False
 
-    def __init__(self, address: str, name: str, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self._address = address
         self._threads = threads
+        self._max_pixels = max_pixels
         self.name = name
 
     def frames(self) -> Generator[Frame | None]:
@@ -53,10 +61,11 @@ class FfmpegStream:
         if self._threads:
             options[cv2.CAP_PROP_N_THREADS] = self._threads
         flat = [value for pair in options.items() for value in pair]
-        return _read(cv2.VideoCapture(self._address, cv2.CAP_FFMPEG, flat), self.name)
+        capture = cv2.VideoCapture(self._address, cv2.CAP_FFMPEG, flat)
+        return _read(capture, self.name, self._max_pixels)
 
 
-def _read(capture: cv2.VideoCapture, name: str) -> Generator[Frame]:
+def _read(capture: cv2.VideoCapture, name: str, max_pixels: int) -> Generator[Frame]:
     number = 0
     try:
         if not capture.isOpened():
@@ -66,7 +75,7 @@ def _read(capture: cv2.VideoCapture, name: str) -> Generator[Frame]:
             if not ok:
                 break
             try:
-                frame = Frame(name, number, to_rgb(picture))
+                frame = Frame(name, number, to_rgb(picture, max_pixels))
             except ImageError as error:
                 frame = Frame(name, number, None, f"{name}: {error}")
             yield frame
@@ -78,7 +87,7 @@ def _read(capture: cv2.VideoCapture, name: str) -> Generator[Frame]:
     raise CaptureError(f"{name}: broke off after {number} frames")
 
 
-def to_rgb(picture: NDArray[Any]) -> Image:
+def to_rgb(picture: NDArray[Any], max_pixels: int = MAX_PIXELS) -> Image:
     """What a camera gives (BGR, BGRA or grey, 8 bits) as a uint8 (H, W, 3) RGB image.
 
     Raises
@@ -93,6 +102,9 @@ def to_rgb(picture: NDArray[Any]) -> Image:
             f"the frame is {picture.dtype} of shape {picture.shape}; set the camera to 8 bits "
             "with 1, 3 or 4 channels"
         )
-    if not 0 < picture.shape[0] * picture.shape[1] <= MAX_PIXELS:
-        raise ImageError(f"the frame is {picture.shape}, the limit is {MAX_PIXELS} pixels")
+    if not 0 < picture.shape[0] * picture.shape[1] <= max_pixels:
+        raise ImageError(
+            f"the frame has the shape {picture.shape}, the limit is {max_pixels} pixels; make it "
+            "smaller, or raise the limit with --max-pixels"
+        )
     return check_image(np.asarray(cv2.cvtColor(picture, codes[channels]), np.uint8))

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Generator
 
 from fre_runtime.errors import CaptureError
+from fre_runtime.image import MAX_PIXELS
 from fre_runtime.live.addresses import reason_of, split_password
 from fre_runtime.live.ffmpeg import OPEN_SECONDS, READ_SECONDS, FfmpegStream
 from fre_runtime.sources import Frame
@@ -26,9 +27,12 @@ class HttpStream:
     endless = True
     patient = False
 
-    def __init__(self, address: str, threads: int | None = None) -> None:
+    def __init__(
+        self, address: str, threads: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self._address = address
         self._threads = threads
+        self._max_pixels = max_pixels
         self.name = split_password(address)[0]
 
     def frames(self) -> Generator[Frame | None]:
@@ -46,7 +50,8 @@ class HttpStream:
                 f"{self.name}: sends {kind}; give the address of a video or of MJPEG, "
                 "multipart/x-mixed-replace"
             )
-        yield from FfmpegStream(self._address, self.name, self._threads).frames()
+        stream = FfmpegStream(self._address, self.name, self._threads, self._max_pixels)
+        yield from stream.frames()
 
     def _pictures(self, response: http.client.HTTPResponse, boundary: bytes) -> Generator[Frame]:
         parts = _Parts(response, boundary)
@@ -59,7 +64,7 @@ class HttpStream:
                     f"{self.name}: broke off after {number} frames ({reason_of(error)})"
                 ) from error
             # Decoded only when its turn comes: most of those that give way never are.
-            yield Frame(self.name, number, None, encoded=data)
+            yield Frame(self.name, number, None, encoded=data, max_pixels=self._max_pixels)
             number += 1
 
 

@@ -213,6 +213,8 @@ class Line:
             if why := self._misshapen(frame.image):
                 return replace(event, error=f"{frame.source}: {why}")
         result = self._detector(frame.image)
+        if self.capture.endless and (why := self._moved(result)):
+            return replace(event, error=f"{frame.source}: {why}")
         if result.state == "invalid":
             return replace(event, error="the score is not a number", result=result)
         return replace(
@@ -236,6 +238,18 @@ class Line:
         return (
             f"the picture is {width} x {height}, the line began with {first_width} x "
             f"{first_height}; if that is meant, start again"
+        )
+
+    def _moved(self, result: Result) -> str | None:
+        """Why regions and tiles, which count pixels, do not show what they showed at first."""
+        size = result.image_size[1], result.image_size[0]
+        first = self._size or size
+        view = result.placement.plan.view if result.placement else None
+        if view is None or not (view.regions or view.tile) or size == first:
+            return None
+        return (
+            f"the picture is {size[0]} x {size[1]}, the line began with {first[0]} x {first[1]}, "
+            "and the model looks at fixed pixels of it; set the camera back, or start again"
         )
 
     def _watch_model(self) -> bool:

@@ -68,6 +68,7 @@ def _open(
             watch=line.watch,
             only_new=line.only_new,
             threads=max(1, pool.total // len(station.lines)),
+            max_pixels=station.max_pixels,
         )
         for line in station.lines
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fre_runtime.errors import DataError, UsageError
+from fre_runtime.image import MAX_PIXELS
 from fre_runtime.live.addresses import is_stream
 from fre_runtime.live.options import LineOptions
 from fre_runtime.typed import Builder
@@ -98,6 +99,8 @@ class Station:
     engine: str = "auto"
     threads: int | None = None
     """CPU threads for all models together."""
+    max_pixels: int = MAX_PIXELS
+    """Larger pictures are invalid."""
 
 
 def read_station(path: Path) -> Station:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fre_runtime.errors import CaptureError, FreError
 from fre_runtime.files import IMAGE_SUFFIXES
-from fre_runtime.image import read_image
+from fre_runtime.image import MAX_PIXELS, read_image
 from fre_runtime.sources import Frame
 
 POLL_SECONDS = 0.25
@@ -47,11 +47,13 @@ class WatchedFolder:
         folder: Path,
         *,
         only_new: bool = False,
+        max_pixels: int = MAX_PIXELS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._folder = folder
         self._skip = only_new
+        self._max_pixels = max_pixels
         self._clock, self._sleep = clock, sleep
         self._seen: dict[Path, _Seen] = {}
         self.name = str(folder)
@@ -96,7 +98,7 @@ class WatchedFolder:
         seen = self._seen[path]
         start = time.perf_counter()
         try:
-            image = read_image(path)
+            image = read_image(path, self._max_pixels)
         except FreError as error:
             if not path.exists():
                 return None

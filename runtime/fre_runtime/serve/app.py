@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -31,7 +31,12 @@ def make_app(service: Service, access: Access, limits: Limits) -> ASGIApp:
         *_kserve_routes(service, limits),
         Route("/login", _login(access), methods=["POST"]),
     ]
-    handlers = {HTTPException: _say_http, FreError: _say_ours, Exception: _say_bug}
+    handlers = {
+        HTTPException: _say_http,
+        FreError: _say_ours,
+        ClientDisconnect: _say_gone,
+        Exception: _say_bug,
+    }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Guard(app, access, load_page("login.html", 401))
@@ -177,6 +182,11 @@ async def _say_ours(request: Request, error: Exception) -> Response:
     """What was sent is wrong, or the engine failed at it."""
     wrong_input = isinstance(error, ImageError | kserve.ProtocolError)
     return refusal(400 if wrong_input else 500, str(error))
+
+
+async def _say_gone(request: Request, error: Exception) -> Response:
+    """Who hangs up in the middle of a body hears nothing, and is no fault that the log tells."""
+    return refusal(400, "the body broke off")
 
 
 async def _say_bug(request: Request, error: Exception) -> Response:

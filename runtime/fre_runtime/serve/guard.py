@@ -73,6 +73,8 @@ class Access:
 
     def knows_host(self, host: str) -> bool:
         """Whether a ``Host`` header may be ours: rebinding needs a name, an address is safe."""
+        if set(host) & set("/?#@\\"):  # no host: an address built from it would have another path
+            return False
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -112,7 +114,8 @@ class Guard:
         await answer(scope, receive, _hardened(send))
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
-        host, path = request.headers.get("host", ""), request.url.path
+        # The path that is routed; that of `request.url` may come out of the Host header.
+        host, path = request.headers.get("host", ""), request.scope["path"]
         if not self._access.knows_host(host):
             hint = "this name is not served; start fre-serve with --allow-host NAME"
             return refusal(421, hint)

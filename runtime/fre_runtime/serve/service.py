@@ -110,7 +110,7 @@ class Service:
             When they are no image, or one over the limit of pixels.
         """
         start = time.perf_counter()
-        image = read_image(data)
+        image = read_image(data, self.detector.max_pixels)
         decoded = time.perf_counter()
         result = self.detector(image)
         valid = result.state != "invalid"
