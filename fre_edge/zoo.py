@@ -60,7 +60,7 @@ def _lite(name: str) -> BackboneSpec:
     )
 
 
-# Layers of the lites were found by measurement (benchmarks/defaults.py); layers and pooling of the
+# Layers of the lites were found by measurement (benchmarks/quality); layers and pooling of the
 # ResNets, VGG and EfficientNet-B5 are those of the paper's code.
 SPECS = {
     spec.name: spec
