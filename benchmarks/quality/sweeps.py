@@ -18,8 +18,8 @@ from benchmarks.quality.features import Features, Store, refitted, template
 from benchmarks.quality.splits import Split, draw
 from benchmarks.quality.summary import Row
 from fre_edge import Fit, FitOptions, options
+from fre_edge.backbones import backbone_spec
 from fre_edge.grouping import CUT, automatic_groups
-from fre_edge.zoo import backbone_spec
 from fre_runtime.conformal import conformal_quantile
 from fre_runtime.files import labelled_images
 from fre_runtime.image import read_image, read_mask
