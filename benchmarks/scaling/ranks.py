@@ -53,9 +53,9 @@ def main(category: Path) -> None:
         seconds = time.perf_counter() - start
         strategy = make_strategy(plan.method, job.options)
         start = time.perf_counter()
-        learn(gathered.state, job.shapes, gathered.photos, job.options, strategy)
+        learn(gathered.state, job.shapes, gathered.rows, job.options, strategy)
         report = {
-            "photos": len(gathered.photos),
+            "photos": len(gathered.rows),
             "gather_seconds": seconds,
             "learn_seconds": time.perf_counter() - start,
             "peak_mib": peak_mib(),

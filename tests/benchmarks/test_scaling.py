@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.scaling import ranks
 from benchmarks.scaling.__main__ import LARGEST, cases, project, slices
 from benchmarks.scaling.features import Synthetic
 from benchmarks.scaling.measure import METHODS, Case, in_fresh_process, measure
@@ -36,6 +37,14 @@ def test_every_route_is_measured(route):
 def test_a_case_that_fails_is_a_row_that_says_so():
     found = in_fresh_process(Case("rows", "pca", 1, 256, 1))
     assert "at least 2 different ones are needed" in found["failed"]
+
+
+def test_a_process_measures_a_fit_of_real_photos(category, capsys):
+    ranks.main(category)
+    found = json.loads(capsys.readouterr().out)
+    assert found["photos"] == 24
+    assert found["gather_seconds"] > 0
+    assert found["learn_seconds"] > 0
 
 
 def row(**given):
