@@ -25,9 +25,10 @@ from fre_edge.state import State, merge_states, stays_complete
 from fre_edge.strategies.base import Floats, Rank, Subspace
 from fre_edge.strategies.choose import Plan, choose, make_strategy
 from fre_edge.team import ALONE, Team
+from fre_edge.zoo import backbone_spec
 from fre_runtime.calibration import Calibration
 from fre_runtime.errors import DataError, UsageError
-from fre_runtime.groups import Groups
+from fre_runtime.groups import Groups, GroupTable
 from fre_runtime.photos import PhotoReader
 
 log = logging.getLogger(__name__)
@@ -229,6 +230,9 @@ def _fit(
     earlier: list[Saved],
     team: Team = ALONE,
 ) -> Fit:
+    for saved in earlier:  # before another backbone is asked for this one's layers
+        asked = replace(saved.identity, backbone=backbone_spec(options.backbone).name)
+        saved.identity.check(asked, saved.name, "this fit")
     job = prepare(images, options)
     options, shapes = job.options, job.shapes
     if options.weights == "random":
@@ -254,10 +258,15 @@ def _fit(
         photos = list(dict.fromkeys(rows))
         _check_photos(photos, reader, options, at_least=1 if earlier else 2)
         skipped = reader.skipped
-        states.append(_of_photos(gathered, rows, options))
+        new = _of_photos(gathered, rows, options)
+        if earlier and new.complete and options.groups not in ("auto", "none"):
+            # A table knows the new photos; the earlier ones keep the scenes that they have.
+            groups = GroupTable.read(Path(options.groups)).assign(photos)
+            new = replace(new, groups=groups, scenes=len(np.unique(groups)))
+        states.append(new)
     rank = Rank(options.variance, options.components)
     state = merge_states(states, rank)
-    if state.complete and options.groups == "auto":
+    if state.complete and options.groups in ("auto", "none"):
         state = replace(state, groups=None)
     strategy = make_strategy(plan.method, options)
     learned = learn(state, shapes, photos, options, strategy)

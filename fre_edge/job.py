@@ -75,7 +75,7 @@ def prepare(images: str | Path | Sequence[Path] | None, options: FitOptions) -> 
         paths = good_images(folder)
     else:
         folder, paths = None, list(images or [])
-    if options.groups not in ("auto", "none"):
+    if paths and options.groups not in ("auto", "none"):
         GroupTable.read(Path(options.groups))  # a bad file is found before the work
     backbone = build_backbone(
         options.backbone, options.layers, options.weights, options.seed, options.size

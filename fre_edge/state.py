@@ -196,16 +196,16 @@ def merge_states(states: Sequence[State], rank: Rank) -> State:
 def _joined(states: Sequence[State], sketches: list[list[Sketch]]) -> State:
     groups, folds, scenes = [], [], 0
     for state in states:
-        if state.groups is not None and state.folds is not None:
+        if state.groups is not None:
             groups.append(state.groups + scenes)
+        if state.folds is not None:
             folds.append(state.folds)
         scenes += state.scenes
-    found = len(groups) == len(states)
     return State(
         [np.concatenate(layers) for layers in zip(*(s.kept for s in states), strict=True)],
         np.concatenate([state.photos for state in states]),
-        np.concatenate(groups) if found else None,
-        np.concatenate(folds) if found else None,
+        np.concatenate(groups) if len(groups) == len(states) else None,
+        np.concatenate(folds) if len(folds) == len(states) else None,
         sum(state.count for state in states),
         scenes,
         sketches,

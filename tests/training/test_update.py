@@ -58,6 +58,23 @@ def test_an_update_is_the_fit_of_old_and_new_photos_together(uint8_model, tiny_f
     assert_same(updated, together, exactly=False)
 
 
+def test_a_table_gives_the_scenes_of_new_photos(uint8_model, tiny_fit, more, tmp_path):
+    names = [path.name for path in sorted(more.iterdir())]
+    lines = [f"{name},{i // 2}\n" for i, name in enumerate(names)]
+    (tmp_path / "groups.csv").write_text("file,group\n" + "".join(lines))
+    options = dataclasses.replace(tiny_fit.options, groups=str(tmp_path / "groups.csv"))
+    updated = update([uint8_model.path], more, options)
+    assert updated.scenes == 24 + 7
+    np.testing.assert_array_equal(updated.groups, [*range(24), *np.arange(14) // 2 + 24])
+    scores = updated.held_out_scores
+    assert scores.max() < 3 * np.median(scores)  # the earlier ones were held out as well
+    merged = export(updated, tmp_path / "updated")
+    (tmp_path / "groups.csv").unlink()  # nobody asks for it where there are no photos
+    assert update([merged.path, uint8_model.path]).scenes == 2 * 24 + 7
+    alone = dataclasses.replace(options, groups="none")
+    assert update([merged.path, uint8_model.path], None, alone).scenes == 2 * 24 + 14
+
+
 def test_a_merged_state_is_merged_again(uint8_model, tiny_fit, more, photos, tmp_path):
     new = sorted(more.iterdir())
     first = export(new[:7], tmp_path / "first", tiny_fit.options)
