@@ -142,6 +142,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="pad to the model's shape with grey instead of stretching",
     )
     add_max_pixels_argument(seen)
+    parser.set_defaults(max_pixels=None)  # as the model to update has it
     thresholds = parser.add_argument_group("thresholds")
     thresholds.add_argument(
         "--groups",
@@ -238,6 +239,10 @@ def _fit_options(args: argparse.Namespace) -> FitOptions:
     base = Saved.read(args.update[0]).options if args.update else DEFAULTS
     given = {field.name: getattr(args, field.name, None) for field in fields(FitOptions)}
     chosen = {name: value for name, value in given.items() if value is not None}
+    if "layers" in chosen:  # what went with those of the model does not go with others
+        base = replace(base, pool_overlap=None)
+    if "method" in chosen:
+        base = replace(base, warm_start=False)
     chosen["view"] = _view(args, base.view)
     if "variance" in chosen:
         chosen["components"] = None

@@ -1,6 +1,7 @@
 """Whatever way the subspace was found, it goes through the same fold."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ from onnx import TensorProto
 
 from fre_edge import FitOptions, fit
 from fre_edge.fre import Reconstruction
+from fre_edge.saved import Saved
 from fre_edge.strategies.base import Subspace
 from fre_export import cli, export
 from fre_runtime import Detector
@@ -82,6 +84,8 @@ def test_both_matrices_of_an_untied_pair_are_stored_in_8_bits(untied):
         (["PHOTOS", "--update", "nowhere", "--out", "m"], 1, "nowhere: does not exist"),
         (["PHOTOS", "--update", "PHOTOS", "--out", "m"], 1, "so it is not a model directory"),
         (["PHOTOS", "--update", "MODEL", "--out", "m", "--size", "96"], 1, "differ in size"),
+        (["PHOTOS", "--update", "MODEL", "--out", "m", "--layers", "layer1"], 1, "in layers"),
+        (["PHOTOS", "--update", "MODEL", "--out", "m", "--backbone", "vgg16"], 1, "in backbone"),
         (["PHOTOS", "--update", "MODEL", "--out", "m", "--precision", "int8"], 2, "only fp32"),
     ],
 )
@@ -95,6 +99,19 @@ def test_fails_with_one_clear_line(
     assert len(lines) == 1
     assert message in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_update_takes_over_what_is_not_given(monkeypatch):
+    def chosen(*argv):
+        return cli._fit_options(cli.parse_args(["p", "--update", "m", "--out", "o", *argv]))
+
+    changes = {"max_pixels": 123, "method": "tied-ae", "warm_start": True}
+    options = dataclasses.replace(OPTIONS, **changes)
+    monkeypatch.setattr(Saved, "read", lambda _: SimpleNamespace(options=options))
+    assert chosen() == options
+    assert chosen("--max-pixels", "9").max_pixels == 9
+    assert not chosen("--method", "pca").warm_start
+    assert chosen("--variance", "0.8").components is None
 
 
 def test_updates_from_the_command_line_as_the_model_was_fitted(

@@ -117,7 +117,7 @@ def add_max_pixels_argument(parser: argparse._ActionsContainer) -> None:
         type=positive_int,
         default=MAX_PIXELS,
         metavar="N",
-        help="refuse larger photos from their header (default %(default)s)",
+        help=f"refuse larger photos from their header (default {MAX_PIXELS})",
     )
 
 
