@@ -52,7 +52,8 @@ def batches(extractor: FeatureExtractor, reader: PhotoReader) -> list[np.ndarray
 
 
 def measure(paths: list[Path], runs: int) -> dict:
-    extractor = FeatureExtractor(build_backbone(OPTIONS.backbone), 2).eval()
+    backbone = build_backbone(OPTIONS.backbone)
+    extractor = FeatureExtractor(backbone, 2, overlap=backbone.spec.overlap).eval()
     shapes = extractor.shapes(256, 256)
     found: dict[str, list[np.ndarray]] = {}
     converted = OpenVinoTrunk.convert(extractor, (256, 256))

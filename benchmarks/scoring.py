@@ -23,7 +23,16 @@ from fre_runtime.image import read_image, read_mask
 from fre_runtime.metrics import PixelMetrics, auroc
 from fre_runtime.photos import PhotoReader
 
-OPTIONS = ("backbone", "layers", "subspace", "variance", "relative", "overlap", "score", "seed")
+OPTIONS = (
+    "backbone",
+    "layers",
+    "subspace",
+    "variance",
+    "relative",
+    "pool_overlap",
+    "score",
+    "seed",
+)
 
 
 def score(category: Path, options: FitOptions) -> dict:

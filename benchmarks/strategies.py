@@ -148,7 +148,8 @@ def autoencoders(name: str, x: np.ndarray, k: int) -> list[dict]:
 
 
 def features_of(category: Path) -> list[np.ndarray]:
-    extractor = FeatureExtractor(build_backbone("efficientnet_lite0"), 2).eval()
+    backbone = build_backbone("efficientnet_lite0")
+    extractor = FeatureExtractor(backbone, 2, overlap=backbone.spec.overlap).eval()
     paths = good_images(category)
     trunk = trunk_for(extractor, (256, 256), len(paths))
     return extract(trunk, PhotoReader(paths, 256, 256), extractor.shapes(256, 256))[1]

@@ -246,9 +246,10 @@ def _fit(
         plan = _plan(options, len(job.paths), shapes, states, team.local)
     log.info("method %s: %s", plan.method, plan.reason)
     if options.subspace != "whole" and plan.streams:
+        instead = "fit on all photos again" if earlier else "--method pca with --scratch DIR"
         raise UsageError(
             f"subspace {options.subspace!r} needs the features of all photos, method incremental "
-            f"keeps none ({plan.reason}); take --subspace whole, or --method pca with --scratch DIR"
+            f"keeps none ({plan.reason}); take --subspace whole, or {instead}"
         )
 
     photos: list[Path] = []

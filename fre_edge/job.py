@@ -64,6 +64,7 @@ class Job:
         sketch = [options.groups, options.components, options.seed] if plan.streams else []
         same = {"method": plan.method, "number of processes": processes}
         same |= {"photos": _digest([str(path) for path in paths]), "sketch": sketch}
+        same |= {"max_pixels": options.max_pixels}
         return Checkpoint(plan.scratch, self.identity.fields() | same)
 
 

@@ -27,7 +27,7 @@ def regions_of(subspace: str) -> int:
     kind, _, count = subspace.partition(":")
     if subspace in ("whole", "local"):
         return 1
-    if kind != "regions" or not (count.isdecimal() or subspace == kind) or count in ("0", "1"):
+    if kind != "regions" or not (subspace == kind or (count.isdecimal() and int(count) > 1)):
         raise UsageError(
             f"subspace {subspace!r} does not exist; choose {', '.join(SUBSPACES)} (R from 2)"
         )

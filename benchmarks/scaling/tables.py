@@ -56,7 +56,7 @@ def processes_table(results: Path) -> str:
         return "Not measured yet."
     lines = ["| processes, a core each | photos | all features gathered in | faster |"]
     lines.append("|---" * 4 + "|")
-    first = rows[0]
+    first = next((row for row in rows if "failed" not in row), {})
     for row in rows:
         if "failed" in row:
             lines.append(f"| {row['processes']} | | failed: {row['failed']} | |")

@@ -114,7 +114,7 @@ def export(
     options
         For the graph.
     models
-        Model directories to go on from; see `fre_edge.update`.
+        Model directories to go on from; see `fre_edge.update`. Not allowed with a `Fit`.
     team
         Processes that share the photos of the fit; see `fre_edge.fit`.
 
@@ -136,7 +136,8 @@ def export(
     """
     options = options or ExportOptions()
     options.check()
-    if models and options.variants:
+    updated = bool(images.earlier if isinstance(images, Fit) else models)
+    if updated and options.variants:
         raise UsageError(
             f"precision {options.precision!r}: only fp32 can be updated, since the earlier photos "
             "would have to pass another backbone; export the others from all photos"
@@ -147,8 +148,8 @@ def export(
     check_writable(out, overwrite=options.overwrite)
     folder = Path(images) if isinstance(images, str | Path) else None
     if isinstance(images, Fit):
-        if fit_options is not None:
-            raise UsageError("fit_options cannot be given with a Fit; it has its own")
+        if fit_options is not None or models:
+            raise UsageError("fit_options and models cannot be given with a Fit; it has its own")
         fitted = images
     elif models or images is None:
         fitted = update(models, images, fit_options, team)

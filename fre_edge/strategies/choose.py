@@ -66,12 +66,18 @@ def choose(options: FitOptions, photos: int, dimensions: list[int], processes: i
         _check_folder(scratch, 0 if plan.streams else 4 * photos * sum(dimensions))
     if plan.streams:
         instead = "give fewer --components"
+    elif options.view.tile:
+        instead = "take larger tiles, less overlap or fewer photos"
     elif scratch is None:
         instead = "keep the features on disk with --scratch DIR, or take --method incremental"
     else:
         instead = "take --method incremental, whose memory does not grow with the photos"
     needed = memory_needed(method, options, photos, dimensions, processes)
-    check_memory(needed, f"--method {method} on {photos} photos", instead)
+    check_memory(
+        needed,
+        f"--method {method} on {photos} {'tiles' if options.view.tile else 'photos'}",
+        instead,
+    )
     return plan
 
 
@@ -89,6 +95,8 @@ def memory_needed(
     features = 4 * photos * sum(dimensions) if options.scratch is None else 0
     features += features * (processes - 1) // processes  # until the fitting one has them all
     k = options.components or min(photos, widest) // 2
+    if options.view.tile and options.groups == "auto" and method != "pca":
+        features += 16 * photos**2  # scenes are told apart by all tiles at once
     if method == "randomized":
         size = options.components or min(4 * FIRST, k)
         return features + 4 * (4 * size * widest + sum(dimensions) * k)

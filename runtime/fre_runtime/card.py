@@ -69,6 +69,12 @@ class Backbone:
     weights_sha256: str | None
     weights_licence: str
 
+    @property
+    def pooling(self) -> str:
+        """How the tapped layers are pooled, for people."""
+        wide = f", {' and '.join(self.pool_overlap)} overlapping" if self.pool_overlap else ""
+        return f"pooled {self.pool} x {self.pool}{wide}"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -88,6 +94,12 @@ class Layer:
     """Factor on this layer's map before fusion."""
     score_weight: float
     """Factor on this layer's score before fusion."""
+
+    @property
+    def rank(self) -> str:
+        """How many components, and what they are worth, for people."""
+        short = f", {self.shortfall:.1%} below the best k at most" if self.shortfall else ""
+        return f"k={self.components}, {self.variance:.1%} of the variance{short}"
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,22 @@ class Training:
     skipped: list[str]
     """Files left out, each with the reason."""
     seed: int
+
+    @property
+    def photos(self) -> str:
+        """What was fitted on, for people."""
+        earlier = f", going on from {', '.join(self.updated)}" if self.updated else ""
+        skipped = f", {len(self.skipped)} files left out" if self.skipped else ""
+        return (
+            f"{self.images} photos of {self.scenes} scenes (groups {self.grouping})"
+            f"{earlier}{skipped}"
+        )
+
+    @property
+    def fit(self) -> str:
+        """How it was fitted, for people."""
+        errors = "relative to those expected" if self.relative else "as they are"
+        return f"{self.method}, subspace {self.subspace}, errors {errors}, seed {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ def test_info(uint8_model, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "layer1" in printed
     assert "every file matches" in printed
+    assert "pooled 2 x 2" in printed
+    assert "24 photos of 24 scenes (groups none)" in printed
+    assert "pca, subspace whole, errors relative to those expected, seed 0" in printed
     card = json.loads((tmp_path / "card.json").read_text())
     assert card == json.loads((uint8_model.path / "model.json").read_text())
 

@@ -100,7 +100,17 @@ def test_shows_curves_kinds_card_and_latency(report, uint8_model):
     found, _ = report
     labels = [attributes["aria-label"] for tag, attributes in found.tags if tag == "svg"]
     assert [label.split()[0] for label in labels] == ["Histogram", "ROC", "PRO"]
-    for words in ("scratch", "AUROC", "decode", "in all", "layer2", "openvino", "k = "):
+    for words in (
+        "scratch",
+        "AUROC",
+        "decode",
+        "in all",
+        "layer2",
+        "openvino",
+        "k=",
+        "stretched",
+        "relative",
+    ):
         assert words in found.text
     threshold = uint8_model.variant("fp32").calibration.image.value
     assert f"{threshold:.4g}" in found.text

@@ -135,7 +135,9 @@ def test_local_does_not_know_where_things_belong(features):
     assert maps["whole"][1].mean() > 2 * maps["whole"][0].mean()
 
 
-@pytest.mark.parametrize("kind", ["", "Whole", "regions:", "regions:1", "regions:x", "local:2"])
+@pytest.mark.parametrize(
+    "kind", ["", "Whole", "regions:", "regions:1", "regions:00", "regions:x", "local:2"]
+)
 def test_other_subspaces_do_not_exist(kind):
     with pytest.raises(UsageError, match="does not exist; choose whole, local, regions"):
         FitOptions(subspace=kind).check()

@@ -91,8 +91,14 @@ def test_a_merged_state_is_merged_again(uint8_model, tiny_fit, more, photos, tmp
 
 
 def test_only_float32_can_be_updated(uint8_model, more, tmp_path):
+    bf16 = ExportOptions(precision="bf16")
     with pytest.raises(UsageError, match="'bf16': only fp32 can be updated"):
-        export(more, tmp_path / "m", None, ExportOptions(precision="bf16"), [uint8_model.path])
+        export(more, tmp_path / "m", None, bf16, [uint8_model.path])
+    updated = update([uint8_model.path], more)
+    with pytest.raises(UsageError, match="'bf16': only fp32 can be updated"):
+        export(updated, tmp_path / "m", None, bf16)
+    with pytest.raises(UsageError, match="models cannot be given with a Fit"):
+        export(updated, tmp_path / "m", models=[uint8_model.path])
 
 
 @pytest.mark.parametrize(
@@ -237,7 +243,13 @@ def test_copies_and_broken_files_are_remembered_after_a_kill(photos, tmp_path, k
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"size": (64, 64)}, "size"), ({"method": "incremental"}, "method"), ({"pool": 1}, "pool")],
+    [
+        ({"size": (64, 64)}, "size"),
+        ({"method": "incremental"}, "method"),
+        ({"pool": 1}, "pool"),
+        ({"pool_overlap": ("layer1",)}, "pool_overlap"),
+        ({"max_pixels": 10**6}, "max_pixels"),
+    ],
 )
 def test_another_fit_does_not_go_on_there(photos, tmp_path, change, field):
     options = dataclasses.replace(OPTIONS, scratch=str(tmp_path))

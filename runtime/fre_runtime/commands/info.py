@@ -34,8 +34,7 @@ def describe(card: Card) -> list[str]:
     """The card in a few readable lines."""
     graph, training = card.graph, card.training
     layers = ", ".join(
-        f"{layer.name} ({layer.channels} x {layer.height} x {layer.width}, k={layer.components}, "
-        f"{layer.variance:.1%} of the variance"
+        f"{layer.name} ({layer.channels} x {layer.height} x {layer.width}, {layer.rank}"
         + (
             f", weights {layer.map_weight:.3g} on the map, {layer.score_weight:.3g} on the score)"
             if len(card.layers) > 1
@@ -50,11 +49,10 @@ def describe(card: Card) -> list[str]:
         f"  map        {graph.map_height} x {graph.map_width} ({graph.map_size}), "
         f"score by {graph.score}",
         f"  backbone   {card.backbone.name}, weights {card.backbone.weights} "
-        f"({card.backbone.weights_licence})",
+        f"({card.backbone.weights_licence}), {card.backbone.pooling}",
         f"  layers     {layers}",
-        f"  fitted on  {training.images} photos of {training.scenes} scenes "
-        f"(method {training.method}, subspace {training.subspace}, groups {training.grouping}, "
-        f"{len(training.skipped)} skipped)",
+        f"  fitted on  {training.photos}",
+        f"  method     {training.fit}",
     ]
     for name, variant in card.variants.items():
         calibration = variant.calibration

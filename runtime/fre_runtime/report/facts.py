@@ -9,26 +9,21 @@ def card_rows(card: Card) -> list[tuple[str, str]]:
     """What the model is: label and value."""
     graph, backbone, training = card.graph, card.backbone, card.training
     layers = [
-        f"{layer.name}: {layer.channels} x {layer.height} x {layer.width}, "
-        f"k = {layer.components} ({layer.variance:.1%} of the variance)"
+        f"{layer.name}: {layer.channels} x {layer.height} x {layer.width}, {layer.rank}"
         for layer in card.layers
     ]
-    skipped = f", {len(training.skipped)} files left out" if training.skipped else ""
     return [
         ("model", card.name),
         ("exported", card.created),
-        ("backbone", f"{backbone.name}, pooled {backbone.pool} x {backbone.pool}"),
+        ("backbone", f"{backbone.name}, {backbone.pooling}"),
         ("weights", f"{backbone.weights} ({backbone.weights_licence})"),
         ("weights, sha256", backbone.weights_sha256 or "none"),
         *(("layer", layer) for layer in layers),
         ("input", f"{graph.height} x {graph.width} {graph.colour}, {graph.io}, {graph.resize}"),
+        ("view", card.view.describe()),
         ("map", f"{graph.map_height} x {graph.map_width}; score by {graph.score}"),
-        (
-            "fitted on",
-            f"{training.images} good photos of {training.scenes} scenes (groups "
-            f"{training.grouping}){skipped}",
-        ),
-        ("method, seed", f"{training.method}, {training.seed}"),
+        ("fitted on", training.photos),
+        ("method", training.fit),
         ("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
     ]
 

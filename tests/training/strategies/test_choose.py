@@ -7,6 +7,7 @@ from fre_edge.strategies import choose as module
 from fre_edge.strategies.autoencoder import Autoencoder
 from fre_edge.strategies.choose import choose, make_strategy, memory_needed
 from fre_runtime.errors import MemoryLimitError, OutputError, UsageError
+from fre_runtime.geometry import View
 
 GB = 10**9
 
@@ -47,6 +48,15 @@ def test_ten_thousand_large_ones_on_disk_take_less_than_4_gib(tmp_path):
 def test_a_stream_takes_the_same_for_any_number_of_photos():
     few, many = (memory_needed("incremental", FitOptions(), n, [8192]) for n in (10**3, 10**7))
     assert few == many
+
+
+@pytest.mark.parametrize("method", ["pca", "randomized"])
+def test_tiles_that_memory_cannot_compare_are_refused(memory, method):
+    memory(4 * GB)
+    options = FitOptions(method=method, components=50, view=View(tile=[64, 64]))
+    with pytest.raises(MemoryLimitError, match="on 20000 tiles needs .* take larger tiles, less"):
+        choose(options, 20_000, [512])
+    assert choose(options, 2000, [512]).method == method
 
 
 @pytest.mark.parametrize("method", ["pca", "randomized", "ae"])
