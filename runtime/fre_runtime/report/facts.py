@@ -16,12 +16,13 @@ def card_rows(card: Card) -> list[tuple[str, str]]:
     skipped = f", {len(training.skipped)} files left out" if training.skipped else ""
     return [
         ("model", card.name),
-        ("exported", card.created),
+        ("written", card.created),
         ("backbone", f"{backbone.name}, pooled {backbone.pool} x {backbone.pool}"),
         ("weights", f"{backbone.weights} ({backbone.weights_licence})"),
         ("weights, sha256", backbone.weights_sha256 or "none"),
         *(("layer", layer) for layer in layers),
         ("input", f"{graph.height} x {graph.width} {graph.colour}, {graph.io}, {graph.resize}"),
+        ("view", card.view.describe()),
         ("map", f"{graph.map_height} x {graph.map_width}; score by {graph.score}"),
         (
             "fitted on",
@@ -41,6 +42,8 @@ class VariantRow:
     image_threshold: str
     pixel_threshold: str
     fpr: str
+    set_on: str
+    """The photos that gave the thresholds, and when."""
     parity: str
     """Largest relative difference of the raw score from PyTorch's, by engine."""
     proved_on: str
@@ -63,6 +66,8 @@ def _variant_row(name: str, variant: Variant) -> VariantRow:
         f"{calibration.image.value:.4g}",
         f"{calibration.pixel.value:.4g}",
         f"{calibration.fpr_supported:.3g}{asked}",
+        f"{calibration.photos} {calibration.source} of {calibration.scenes} scenes, "
+        f"{calibration.date}",
         ", ".join(f"{engine} {error:.1e}" for engine, error in parity.score_error.items()),
         f"{parity.images} {parity.source}",
     )
