@@ -64,4 +64,6 @@ def _oddest(fitted: Fit) -> list[int]:
 
 def _shown(fitted: Fit, scores: np.ndarray, row: int) -> Shown:
     path, score = fitted.photos[int(fitted.photo_of_score[row])], float(scores[row])
-    return Shown(path.name, score, state_of(score), False, photo_picture(path))
+    return Shown(
+        path.name, score, state_of(score), False, photo_picture(path, fitted.options.max_pixels)
+    )

@@ -72,6 +72,8 @@ def score_archive(
     threads: int = 1,
     max_pixels: int = MAX_PIXELS,
     block: int = BLOCK,
+    *,
+    quiet: bool = False,
 ) -> Counter[str]:
     """Score photos on a Ray cluster, one `Detector` in each worker.
 
@@ -96,6 +98,8 @@ def score_archive(
         Larger images are refused from their header.
     block
         Photos in a block.
+    quiet
+        Show no progress.
 
     Returns
     -------
@@ -149,7 +153,7 @@ def score_archive(
     }
     with _Session(ray, address):
         done = _score(ray, rows, worker, threads)
-        for found in track(done, len(missing), f"scoring blocks of {block}"):
+        for found in done if quiet else track(done, len(missing), f"scoring blocks of {block}"):
             counts.update(found)
     if absent := [i for i in missing if not _part(folder, i).is_file()]:
         raise OutputError(

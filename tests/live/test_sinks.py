@@ -171,6 +171,27 @@ def test_outlet_never_waits_for_a_sink_that_hangs(monkeypatch):
     assert (out.delivered, out.lost) == (0, 200)
 
 
+def test_outlet_holds_few_of_large_pictures(monkeypatch):
+    monkeypatch.setattr(outlet, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(outlet, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(outlet, "PICTURE_BYTES", 2 * picture(0).nbytes)
+    hang = threading.Event()
+
+    class Hanging(Recorder):
+        def emit(self, event):
+            hang.wait(30)
+
+    out = Outlet(Hanging(), "x", pictures=True)
+    out.emit(event(0))
+    wait_for(lambda: out._busy)
+    for number in range(1, 9):
+        out.emit(event(number))
+    assert [waiting.number for waiting in out._buffer] == [7, 8]
+    assert out.lost == 6
+    out.close()
+    hang.set()
+
+
 # --- JSON lines
 
 

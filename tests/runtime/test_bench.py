@@ -18,6 +18,7 @@ from fre_runtime.harness.noise import LIMITS
 from fre_runtime.harness.plot import plot_threads
 from fre_runtime.harness.sides import STAGES, Side
 from fre_runtime.latency import Measurement
+from fre_runtime.model_dir import write_manifest
 
 SHORT = ["--duration", "0.02", "--max-seconds", "0.02"]
 ROW = {
@@ -257,6 +258,19 @@ def test_misuse(uint8_model, argv, call):
     with pytest.raises(SystemExit) as stop:
         call(uint8_model.path, *argv)
     assert stop.value.code == 2
+
+
+def test_a_region_that_the_frame_does_not_hold(writable_model, call, capsys):
+    card = json.loads((writable_model / "model.json").read_text())
+    card["view"]["regions"] = [[[0, 0], [1500, 0], [1500, 90], [0, 90]]]
+    (writable_model / "model.json").write_text(json.dumps(card))
+    write_manifest(writable_model)
+    assert call(writable_model) == 2
+    assert "1200 x 1000 pixels" in (said := capsys.readouterr().err)
+    assert "see --image and --frame-size" in said
+    image = writable_model / "golden" / "image.png"
+    assert call(writable_model, "--image", image, "--max-pixels", 10) == 1
+    assert "over the limit of 10" in capsys.readouterr().err
 
 
 def test_without_an_engine_says_so(uint8_model, call, monkeypatch, capsys):

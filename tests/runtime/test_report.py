@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -13,8 +14,9 @@ from fre_runtime.commands import evaluate
 from fre_runtime.commands.common import run_command
 from fre_runtime.detector import Detector
 from fre_runtime.errors import ImageError, OutputError
+from fre_runtime.geometry import View
 from fre_runtime.image import encode_image
-from fre_runtime.report import evaluated, page, pictures, plots
+from fre_runtime.report import evaluated, facts, page, pictures, plots
 
 HOSTILE = ("<script>alert(1).png", '"><img src=x onerror=alert(2)>.png', os.fsdecode(b"\xff&.png"))
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -289,10 +291,23 @@ def test_small_defects_stay_outlined():
     assert np.abs(changed.mean(0) - [144, 101]).max() < 1
 
 
+def test_photos_that_fre_calibrate_saw_do_not_pass_for_those_of_the_fit(uint8_model):
+    card = uint8_model.card
+    old = card.variants["fp32"].calibration
+    assert "a model that had not seen it" in evaluated._held_out(old)
+    new = dataclasses.replace(old, folds=0, source="photos of line3", photos=40)
+    assert evaluated._held_out(new).startswith("the 40 photos of line3 that the model was calib")
+    fp32 = dataclasses.replace(card.variants["fp32"], calibration=new)
+    (row,) = facts.variant_rows(dataclasses.replace(card, variants={"fp32": fp32}))
+    assert row.set_on == f"40 photos of line3 of {new.scenes} scenes, {new.date}"
+    tiled = dataclasses.replace(card, view=View(tile=[32, 40]))
+    assert "tiles of 40 x 32" in dict(facts.card_rows(tiled))["view"]
+
+
 def test_held_out_scores_keep_their_place_on_the_calibrated_scale(uint8_model):
     calibration = uint8_model.variant("fp32").calibration
     text = str(plots.score_histogram([], (calibration.held_out, calibration.image), "alt <text>"))
     assert "alt &lt;text&gt;" in text
     assert "var(--muted)" in text
-    assert "training, held out (24)" in text
+    assert "held-out good (24)" in text
     assert not re.search("#0[1-5]0[1-5]0[1-5]|DejaVu|Bitstream", text)

@@ -6,6 +6,9 @@ import weakref
 import numpy as np
 
 from fre_runtime import read_image
+from fre_runtime.geometry import Frame, View
+from fre_runtime.overlay import tinted
+from fre_runtime.result import Placement, Result, Tile
 from fre_runtime.serve.board import ANOMALY_SIDE, LIVE_SIDE, Board, picture
 
 
@@ -63,6 +66,24 @@ def test_anomalies_keep_a_small_copy_and_let_the_photo_go(make_photo, detector, 
         board.emit(make_event(number, "anomalous"))
     assert [anomaly["number"] for anomaly in board.state()["anomalies"]] == [4, 3]
     assert board.anomaly(kept[0]["id"]) is None
+
+
+def test_anomalies_of_tiled_photos_do_not_keep_the_merged_map(make_photo, make_event):
+    large = make_photo(3, 1280, 1280)
+    tile = View(tile=[640, 640])
+    merged = np.random.default_rng(0).uniform(0, 1, (1500, 1500)).astype(np.float32)
+    frame = Frame(0, 0, 1280, 1280)
+    result = Result(
+        0.9, 3.0, "anomalous", (1280, 1280), merged,
+        placement=Placement(tile.plan(1280, 1280), frame),
+        tiles=(Tile(0, 0, 640, 640, 0.9),),
+    )  # fmt: skip
+    board = Board()
+    board.emit(make_event(0, "anomalous", image=large, result=result))
+    kept = board._anomalies[0]
+    assert kept.image.shape == (ANOMALY_SIDE, ANOMALY_SIDE, 3)
+    assert (kept.result.native_map.size, kept.result.tiles) == (ANOMALY_SIDE**2, ())
+    np.testing.assert_array_equal(tinted(kept.image, kept.result), tinted(kept.image, result))
 
 
 def test_the_picture_is_encoded_once_for_all_who_watch(make_event, monkeypatch):

@@ -35,6 +35,7 @@ def run_archive(args: argparse.Namespace) -> int:
         args.variant,
         args.threads or 1,
         args.max_pixels,
+        quiet=args.quiet,
     )
     out(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 0

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from fre_runtime.commands.common import (
+    add_max_pixels_argument,
     add_model_arguments,
     fraction,
     out,
@@ -24,7 +25,7 @@ from fre_runtime.engines.loading import (
     resolve_engine,
 )
 from fre_runtime.environment import environment
-from fre_runtime.errors import UsageError
+from fre_runtime.errors import ImageError, UsageError
 from fre_runtime.harness.confidence import CONFIDENCE, MARGIN, QUANTILE, minimum_frames
 from fre_runtime.harness.gate import MIN_AUROC, check_quality, describe_quality
 from fre_runtime.harness.noise import LIMITS, warning
@@ -78,6 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="F",
         help=f"least image AUROC (default {MIN_AUROC:g}); variants are held against fp32, too",
     )
+    add_max_pixels_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="write all figures; - for stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument(
@@ -141,8 +143,10 @@ def run(args: argparse.Namespace) -> int:
     pairs = _pairs(args)
     if args.plot:
         require_matplotlib()
-    image = read_image(args.image or pairs[0][0].model.path / GOLDEN_IMAGE)
+    image = read_image(args.image or pairs[0][0].model.path / GOLDEN_IMAGE, args.max_pixels)
     photo = Photo(image, _camera_frame(image, args.frame_size))
+    if args.scope != "graph":
+        _check_frame(pairs, photo.frame)
     report: dict[str, Any] = {"environment": environment()}
     if args.gate:
         report["quality"] = _quality(args, pairs)
@@ -197,7 +201,7 @@ def _pairs(args: argparse.Namespace) -> list[tuple[Side, Side | None]]:
     pairs: list[tuple[Side, Side | None]] = []
     for engine in _engines(args.engine, args.vs_engine):
         for count in threads:
-            ours = Side(args.model, model, engine, args.variant, count, throughput)
+            ours = Side(args.model, model, engine, args.variant, count, throughput, args.max_pixels)
             theirs = Side(
                 args.vs or args.model,
                 other,
@@ -205,6 +209,7 @@ def _pairs(args: argparse.Namespace) -> list[tuple[Side, Side | None]]:
                 args.vs_variant or args.variant,
                 count,
                 throughput,
+                args.max_pixels,
             )
             pairs.append((ours, theirs if compares else None))
     return pairs
@@ -257,6 +262,15 @@ def _measure(job: Job, other: Job | None, budget: Budget) -> list[dict[str, Any]
     ours = {"model": str(job.side.name), "ratio": pair.ratio}
     theirs = {"model": str(other.side.name)}
     return [to_row(job, pair.ours, budget) | ours, to_row(other, pair.theirs, budget) | theirs]
+
+
+def _check_frame(pairs: list[tuple[Side, Side | None]], frame: Image) -> None:
+    """Find out before the work that the regions and tiles of a model do not fit into the frame."""
+    for model in {id(s.model): s.model for pair in pairs for s in pair if s is not None}.values():
+        try:
+            model.card.view.plan(frame.shape[0], frame.shape[1])
+        except ImageError as error:
+            raise UsageError(f"{model.path}: {error}; see --image and --frame-size") from error
 
 
 def _camera_frame(image: Image, size: tuple[int, int] | None) -> Image:

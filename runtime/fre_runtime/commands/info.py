@@ -43,7 +43,7 @@ def describe(card: Card) -> list[str]:
         for layer in card.layers
     )
     lines = [
-        f"{card.name}, exported {card.created}; every file matches its sha256",
+        f"{card.name}, written {card.created}; every file matches its sha256",
         f"  input      {graph.input_name}: {graph.io}, {graph.height} x {graph.width} RGB",
         f"  view       {card.view.describe()}",
         f"  map        {graph.map_height} x {graph.map_width} ({graph.map_size}), "

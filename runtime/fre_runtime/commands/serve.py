@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import cv2
+
 from fre_runtime.commands.common import (
     add_max_pixels_argument,
     add_model_arguments,
@@ -19,11 +21,13 @@ from fre_runtime.commands.common import (
 )
 from fre_runtime.commands.live import ended_by_signals
 from fre_runtime.detector import Detector
+from fre_runtime.engines.loading import check_threads
 from fre_runtime.errors import MissingDependencyError
 from fre_runtime.live.captures import open_capture
 from fre_runtime.live.console import Warnings, summary
 from fre_runtime.live.line import Line
 from fre_runtime.live.sinks.outlet import Outlet, close_all
+from fre_runtime.threads import default_threads
 
 TOKEN_VARIABLE = "FRE_SERVE_TOKEN"
 
@@ -99,11 +103,16 @@ def run(args: argparse.Namespace) -> int:
     if token:  # whoever knows it may use any name of this machine
         names |= {socket.gethostname(), f"{socket.gethostname()}.local"}
     stop = threading.Event()
+    check_threads(args.threads)
+    threads = args.threads or default_threads()
+    cv2.setNumThreads(threads)  # it knows no CPU quota by itself
     # What can be refused is refused before the model is loaded.
     capture = None
     if args.source:
         folder = Path(args.source).is_dir()
-        capture = open_capture(args.source, watch=folder, max_pixels=args.max_pixels)
+        capture = open_capture(
+            args.source, watch=folder, threads=threads, max_pixels=args.max_pixels
+        )
     with bind(args.host, args.port) as bound, ExitStack() as stack:
         number = bound.getsockname()[1]
         access = Access(token or None, frozenset(name.lower() for name in names), number)

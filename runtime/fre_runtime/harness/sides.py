@@ -7,7 +7,7 @@ from pathlib import Path
 from fre_runtime.detector import Detector
 from fre_runtime.engines.base import EngineInfo
 from fre_runtime.engines.loading import open_engine
-from fre_runtime.image import Image, encode_image
+from fre_runtime.image import MAX_PIXELS, Image, encode_image
 from fre_runtime.latency import (
     Budget,
     Call,
@@ -35,11 +35,17 @@ class Side:
     variant: str
     threads: int | None
     throughput: bool
+    max_pixels: int = MAX_PIXELS
 
     def detector(self) -> Detector:
         """The detector that is timed, and that the quality gate scores with."""
         return Detector(
-            self.model, self.engine, self.variant, self.threads, throughput=self.throughput
+            self.model,
+            self.engine,
+            self.variant,
+            self.threads,
+            throughput=self.throughput,
+            max_pixels=self.max_pixels,
         )
 
 

@@ -15,6 +15,7 @@ from fre_runtime.bootstrap import (
     percentile_interval,
     wilson,
 )
+from fre_runtime.calibration import Calibration
 from fre_runtime.detector import Detector
 from fre_runtime.environment import environment
 from fre_runtime.evaluation import Evaluation
@@ -114,6 +115,7 @@ def evaluation_page(
         card=card_rows(detector.card),
         variants=variant_rows(detector.card),
         fpr=variant.calibration.fpr_supported,
+        held_out=_held_out(variant.calibration),
         names=NAMES,
         most_kinds=KINDS,
     )
@@ -175,7 +177,7 @@ def _alarm(e: Evaluation, scores: _Scores, fpr: float) -> str | None:
         return None
     return (
         f"More good photos are rejected than the {fpr:.1%} that the threshold was set for: these "
-        "photos differ from those that the model was fitted on, in light, position or parts."
+        "photos differ from those that it was set on, in light, position or parts."
     )
 
 
@@ -196,6 +198,13 @@ def _histogram(detector: Detector, scores: _Scores) -> "Markup":
         + " and ".join(f"{len(c.scores)} {c.name} photos" for c in classes)
         + ", threshold at 0.5",
     )
+
+
+def _held_out(calibration: Calibration) -> str:
+    """The photos that the threshold rests on, as the page says it."""
+    if calibration.folds:
+        return "the training photos, each scored by a model that had not seen it"
+    return f"the {calibration.photos} {calibration.source} that the model was calibrated on"
 
 
 def _roc(e: Evaluation, scores: _Scores) -> "Markup | None":

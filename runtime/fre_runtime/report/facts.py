@@ -14,7 +14,7 @@ def card_rows(card: Card) -> list[tuple[str, str]]:
     ]
     return [
         ("model", card.name),
-        ("exported", card.created),
+        ("written", card.created),
         ("backbone", f"{backbone.name}, {backbone.pooling}"),
         ("weights", f"{backbone.weights} ({backbone.weights_licence})"),
         ("weights, sha256", backbone.weights_sha256 or "none"),
@@ -36,6 +36,8 @@ class VariantRow:
     image_threshold: str
     pixel_threshold: str
     fpr: str
+    set_on: str
+    """The photos that gave the thresholds, and when."""
     parity: str
     """Largest relative difference of the raw score from PyTorch's, by engine."""
     proved_on: str
@@ -58,6 +60,8 @@ def _variant_row(name: str, variant: Variant) -> VariantRow:
         f"{calibration.image.value:.4g}",
         f"{calibration.pixel.value:.4g}",
         f"{calibration.fpr_supported:.3g}{asked}",
+        f"{calibration.photos} {calibration.source} of {calibration.scenes} scenes, "
+        f"{calibration.date}",
         ", ".join(f"{engine} {error:.1e}" for engine, error in parity.score_error.items()),
         f"{parity.images} {parity.source}",
     )

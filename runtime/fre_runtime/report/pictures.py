@@ -51,10 +51,10 @@ class Shown:
         return "passed" if self.state == "good" else "rejected"
 
 
-def photo_picture(path: Path) -> Picture | None:
+def photo_picture(path: Path, max_pixels: int) -> Picture | None:
     """The photo alone; None when it cannot be read any more."""
     try:
-        return Picture(_data_uri(_thumbnail(read_image(path))), None)
+        return Picture(_data_uri(_thumbnail(read_image(path, max_pixels))), None)
     except ImageError:
         return None
 

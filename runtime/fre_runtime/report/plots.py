@@ -41,8 +41,8 @@ def score_histogram(
 ) -> "Markup":
     """Share of each class's photos by calibrated score, and the threshold at 0.5.
 
-    ``held_out``: training photos, drawn as a line; raw scores, with the threshold that makes them
-    calibrated ones.
+    ``held_out``: what the threshold was set on, drawn as a line; raw scores, with the threshold
+    that makes them calibrated ones.
     """
     figure, axes = _figure(7.4, 3.0)
     everything = [c.scores for c in classes]
@@ -60,7 +60,7 @@ def score_histogram(
         below = np.interp(bins, *line) / line[1][-1]
         axes.stairs(
             np.diff(below) * 100, bins, color=MUTED, linestyle="--",
-            label=f"training, held out ({line[1][-1]:.0f})",
+            label=f"held-out good ({line[1][-1]:.0f})",
         )  # fmt: skip
     for one in classes:
         share = np.histogram(np.clip(one.scores, bins[0], bins[-1]), bins)[0] / len(one.scores)

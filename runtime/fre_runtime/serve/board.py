@@ -30,7 +30,7 @@ LIVE_SIDE = 960
 """Longest side of the live picture, in pixels."""
 
 ANOMALY_SIDE = 640
-"""Longest side of a kept anomaly, in pixels: 24 of them take 30 MB."""
+"""Longest side of a kept anomaly, in pixels: 24 of them take 70 MB at most, maps included."""
 
 JPEG_QUALITY = 82
 """A live picture of 960 x 720 takes about 100 KB."""
@@ -79,8 +79,8 @@ class Board:
         event = replace(event, image=None, result=None)  # no picture is kept by accident
         small = None
         if image is not None and result is not None and event.state == "anomalous":
-            # A copy of the result leaves the maps behind that were lifted to the photo's size.
-            small = _shrunk(image, ANOMALY_SIDE), replace(result)
+            shrunk = _shrunk(image, ANOMALY_SIDE)
+            small = shrunk, _reduced(result, shrunk)
         with self._lock:
             number = next(self._number)
             self._last, self._last_at = event, time.monotonic()
@@ -166,6 +166,17 @@ def _shrunk(image: Image, side: int) -> Image:
     scale = min(1.0, side / max(image.shape[:2]))
     height, width = (max(1, round(pixels * scale)) for pixels in image.shape[:2])
     return np.array(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _reduced(result: Result, small: Image) -> Result:
+    """A copy that draws the same heat over a small picture and takes little more memory than it.
+
+    It leaves the maps behind that were lifted to the photo's size, and a merged one of many tiles.
+    """
+    height, width = small.shape[:2]
+    if result.native_map.size <= height * width:
+        return replace(result, tiles=())
+    return replace(result, tiles=(), native_map=result.map_at(height, width), placement=None)
 
 
 def _summary(event: Event) -> dict[str, Any]:

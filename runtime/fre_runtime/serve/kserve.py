@@ -8,6 +8,7 @@ its extension for binary tensors is Triton's.
 import json
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 
 MAX_BATCH = 32
 """Images in one request: a batch holds memory for all of its features at once."""
+
+MAX_DEPTH = 4
+"""Axes of a tensor: lists within lists."""
 
 SLACK = 1e-3
 """How far float pixels may lie outside 0..1: resizing overshoots a little."""
@@ -174,6 +178,12 @@ def _shape(given: Any, graph: Graph) -> tuple[int, ...]:  # noqa: ANN401 - parse
 
 def _from_json(data: Any, name: str, dtype: np.dtype[Any], count: int) -> NDArray[Any]:  # noqa: ANN401 - parsed JSON
     """Nested lists or one flat list, row by row; numbers must be what the datatype holds."""
+    # Before numpy sees it: of one long text among many short ones it makes gigabytes.
+    if kinds := _kinds(data) - {int, float}:
+        found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise ProtocolError(
+            f"data of {name} must hold {count} numbers of {_DATATYPES[dtype.name]}, got {found}"
+        )
     try:
         array = np.asarray(data)
     except (ValueError, OverflowError) as error:
@@ -187,6 +197,16 @@ def _from_json(data: Any, name: str, dtype: np.dtype[Any], count: int) -> NDArra
         raise ProtocolError(f"data of {name} must lie in 0..{np.iinfo(dtype).max}")
     with np.errstate(over="ignore"):  # infinity is refused with all else outside 0..1
         return array.astype(dtype)
+
+
+def _kinds(data: Any) -> set[type]:  # noqa: ANN401 - parsed JSON
+    """The types in nested lists; ``list`` is one of them where the depth is uneven or too large."""
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        if (kinds := set(map(type, level))) != {list}:
+            break
+        level = list(chain.from_iterable(level))
+    return kinds
 
 
 def _wanted(request: dict[str, Any]) -> dict[str, bool]:

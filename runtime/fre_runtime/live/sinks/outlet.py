@@ -14,7 +14,9 @@ ALARMS: frozenset[State] = ALL - {"good"}
 BUFFER = 1000
 """Events without their pictures that wait for a server."""
 PICTURES = 16
-"""Events that wait with their pictures: those take megabytes each."""
+"""Events that wait with their pictures: those take megabytes each, ..."""
+PICTURE_BYTES = 256 << 20
+"""... or hundreds of them: no further one waits while those that do take so much."""
 PATIENCE_SECONDS = 1.0
 """So long a line waits once for a full buffer of pictures, then only after it was emptied."""
 CLOSE_SECONDS = 5.0
@@ -110,7 +112,10 @@ class Outlet:
         return len(self._buffer) + int(self._busy)
 
     def _has_room(self) -> bool:
-        return len(self._buffer) < self._size
+        if not self._pictures:
+            return len(self._buffer) < self._size
+        held = sum(event.image.nbytes for event in self._buffer if event.image is not None)
+        return len(self._buffer) < self._size and held < PICTURE_BYTES
 
     def _run(self) -> None:
         while (event := self._next()) is not None:
