@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fre_edge.gathering import Gatherer
 from fre_edge.tensors import Tensors, below, prefixed, read_tensors, write_tensors
-from fre_runtime.errors import DataError, OutputError
+from fre_runtime.errors import ArtifactError, DataError, OutputError
 from fre_runtime.photos import PhotoReader
 
 log = logging.getLogger(__name__)
@@ -47,10 +47,15 @@ class Checkpoint:
         ------
         DataError
             When what is saved belongs to another fit; names what differs.
+        ArtifactError
+            When it is damaged.
         """
         if not self._path.is_file():
             return []
-        tensors, notes = read_tensors(self._path)
+        try:
+            tensors, notes = read_tensors(self._path)
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}; remove it to begin again") from error
         for name, value in self._identity.items():
             if notes.get(name) != value:
                 raise DataError(

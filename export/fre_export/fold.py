@@ -146,6 +146,11 @@ def export(
         check_installed()
     out = Path(out)
     check_writable(out, overwrite=options.overwrite)
+    scratch = fit_options.scratch if fit_options else None
+    if scratch is not None and Path(scratch).resolve().is_relative_to(out.resolve()):
+        raise UsageError(
+            f"scratch {scratch} lies where {out} is to be written; take another folder"
+        )
     folder = Path(images) if isinstance(images, str | Path) else None
     if isinstance(images, Fit):
         if fit_options is not None or models:

@@ -81,6 +81,11 @@ def test_both_matrices_of_an_untied_pair_are_stored_in_8_bits(untied):
         (["PHOTOS", "--out", "m", "--method", "svd"], 2, "method 'svd' does not exist"),
         (["PHOTOS", "--out", "m", "--warm-start"], 2, "warm_start is for tied-ae and ae"),
         (["--update", "MODEL", "--out", "m"], 2, "nothing to add to it; give IMAGES"),
+        (
+            ["PHOTOS", "--out", "m", "--scratch", "m/work"],
+            2,
+            "scratch m/work lies where m is to be",
+        ),
         (["PHOTOS", "--update", "nowhere", "--out", "m"], 1, "nowhere: does not exist"),
         (["PHOTOS", "--update", "PHOTOS", "--out", "m"], 1, "so it is not a model directory"),
         (["PHOTOS", "--update", "MODEL", "--out", "m", "--size", "96"], 1, "differ in size"),

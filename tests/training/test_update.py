@@ -258,6 +258,9 @@ def test_another_fit_does_not_go_on_there(photos, tmp_path, change, field):
         fit(photos[:6], dataclasses.replace(options, **change))
     with pytest.raises(DataError, match="stopped there had another photos"):
         fit(photos[:7], options)
+    (tmp_path / checkpoint.FILE).write_bytes(b"broken")
+    with pytest.raises(ArtifactError, match="progress.safetensors: cannot be read.* remove it"):
+        fit(photos[:6], options)
 
 
 def test_a_full_disk_costs_the_checkpoint_alone(photos, tmp_path, kill, monkeypatch, caplog):
