@@ -176,6 +176,11 @@ def test_the_password_is_sent_but_never_shown(serve, watch, recorder):
     assert "secret" not in line.capture.name
 
 
+def test_secrets_among_the_parameters_are_never_shown():
+    capture = open_capture("http://u:x@cam/v?user=me&pwd=secret&channel=2&apiKey=secret#a")
+    assert capture.name == "http://cam/v?user=me&pwd=***&channel=2&apiKey=***#a"
+
+
 def test_video_over_http_goes_through_ffmpeg(serve, watch, recorder, tmp_path):
     data = write_video(tmp_path / "line.avi").read_bytes()
 

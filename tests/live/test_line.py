@@ -101,6 +101,18 @@ def test_a_source_that_breaks_off_is_opened_again(recorder, stop):
     assert adds_up(line.counters)
 
 
+def test_the_last_word_on_a_source_that_breaks_off_is_stale(recorder, stop):
+    def slow(image):
+        time.sleep(0.1)
+        return score_by_brightness(image)
+
+    script = Script([picture(10), picture(11), CaptureError("cut")], [CaptureError("gone")])
+    thread = start(make_line(script, recorder, slow, queue=2), stop)
+    recorder.wait(lambda events: len(events) >= 4)
+    finish(thread, stop)
+    assert recorder.states()[:4] == ["good", "good", "stale", "stale"]
+
+
 def test_a_source_that_falls_silent_is_stale_and_opened_again(recorder, stop):
     silence = threading.Event()
     script = Script([picture(1), silence.wait], [picture(2), silence.wait])

@@ -1,11 +1,15 @@
 """Addresses of cameras and servers, and the passwords in them."""
 
+import re
 import urllib.parse
 
 from fre_runtime.errors import UsageError
 
 STREAMS = ("rtsp", "rtsps", "http", "https")
 """Schemes of the streams that can be read."""
+
+_SECRET = re.compile(r"(?i)([?&][^=&#]*(?:pass|pwd|token|key|secret|auth)[^=&#]*=)[^&#]*")
+"""A value among an address's parameters that only cameras and their owners should know."""
 
 
 def is_stream(source: str) -> bool:
@@ -14,13 +18,18 @@ def is_stream(source: str) -> bool:
 
 
 def split_password(address: str) -> tuple[str, str, str]:
-    """The address without user and password, as it may be shown and logged, and both of them."""
+    """The address without user and password, and both of them."""
     scheme, mark, rest = address.partition("://")
     authority, slash, path = rest.partition("/")
     login, _, host = authority.rpartition("@")
     user, _, password = login.partition(":")
     unquote = urllib.parse.unquote
     return f"{scheme}{mark}{host}{slash}{path}", unquote(user), unquote(password)
+
+
+def shown(address: str) -> str:
+    """The address as it may be shown and logged, without what looks like a secret."""
+    return _SECRET.sub(r"\1***", split_password(address)[0])
 
 
 def check_address(address: str, schemes: tuple[str, ...]) -> urllib.parse.SplitResult:
@@ -31,7 +40,6 @@ def check_address(address: str, schemes: tuple[str, ...]) -> urllib.parse.SplitR
     UsageError
         When it has another scheme, no host, or a port that is no number.
     """
-    shown = split_password(address)[0]
     try:
         parts = urllib.parse.urlsplit(address)
         known = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -39,7 +47,7 @@ def check_address(address: str, schemes: tuple[str, ...]) -> urllib.parse.SplitR
         known = False
     if not known:
         wanted = " or ".join(f"{scheme}://HOST" for scheme in schemes)
-        raise UsageError(f"{shown}: is no address of this kind; expected {wanted}")
+        raise UsageError(f"{shown(address)}: is no address of this kind; expected {wanted}")
     return parts
 
 

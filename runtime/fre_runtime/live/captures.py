@@ -7,7 +7,7 @@ from typing import Protocol
 from fre_runtime.errors import UsageError
 from fre_runtime.files import VIDEO_SUFFIXES
 from fre_runtime.image import MAX_PIXELS
-from fre_runtime.live.addresses import STREAMS, check_address, is_stream, split_password
+from fre_runtime.live.addresses import STREAMS, check_address, is_stream, shown
 from fre_runtime.live.ffmpeg import Camera, FfmpegStream
 from fre_runtime.live.http_stream import HttpStream
 from fre_runtime.live.video_file import VideoFile
@@ -80,7 +80,7 @@ def open_capture(
     if is_stream(source):
         if check_address(source, STREAMS).scheme.startswith("http"):
             return HttpStream(source, threads, max_pixels)
-        return FfmpegStream(source, split_password(source)[0], threads, max_pixels)
+        return FfmpegStream(source, shown(source), threads, max_pixels)
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path)
     raise UsageError(

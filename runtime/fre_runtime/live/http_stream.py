@@ -13,7 +13,7 @@ from collections.abc import Generator
 
 from fre_runtime.errors import CaptureError
 from fre_runtime.image import MAX_PIXELS
-from fre_runtime.live.addresses import reason_of, split_password
+from fre_runtime.live.addresses import reason_of, shown, split_password
 from fre_runtime.live.ffmpeg import OPEN_SECONDS, READ_SECONDS, FfmpegStream
 from fre_runtime.sources import Frame
 
@@ -33,7 +33,7 @@ class HttpStream:
         self._address = address
         self._threads = threads
         self._max_pixels = max_pixels
-        self.name = split_password(address)[0]
+        self.name = shown(address)
 
     def frames(self) -> Generator[Frame | None]:
         """See `Capture.frames`."""

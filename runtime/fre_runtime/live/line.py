@@ -87,6 +87,7 @@ class Line:
         self._queue: NewestQueue[_Picture] = NewestQueue(self._options.queue)
         self._open = True
         self._given_up = False
+        self._told = 0  # pictures that were scored or failed, and the sinks have heard of
         self._asked: float | None = None  # since when the model owes an answer
         self._overdue = False
         self._frozen = FrozenPicture()
@@ -109,6 +110,7 @@ class Line:
             if trouble is None:
                 break
             delay = self._backoff.next()
+            self._catch_up(stop)
             self._tell_stale(f"{trouble}; trying again in {delay:.1f} s")
             if not stop.wait(delay):
                 self.reconnects += 1
@@ -137,6 +139,15 @@ class Line:
             reader.leave()
             if reader.frames:
                 self._backoff.reset()
+
+    def _catch_up(self, stop: threading.Event) -> None:
+        """Wait until all pictures are told of, lest a good one be the last word on a dead source.
+
+        Not for a model that hangs.
+        """
+        while self.counters.captured - self.counters.dropped > self._told:
+            if self._watch_model() or stop.wait(0.01):
+                return
 
     def _take(self, frame: Frame, left: Callable[[], bool]) -> None:
         """Called by the reader for each picture."""
@@ -172,6 +183,7 @@ class Line:
                         c, scored=c.scored + 1, anomalous=c.anomalous + int(worse)
                     )
             self._tell(self._watched(event))
+            self._told += 1
 
     def _watched(self, event: Event) -> Event:
         """The event, with what the scores up to its own say of drift."""

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from fre_runtime.errors import UsageError
-from fre_runtime.live.addresses import split_password
+from fre_runtime.live.addresses import shown
 from fre_runtime.live.events import Sink, State
 from fre_runtime.live.sinks.annotated_video import AnnotatedVideo
 from fre_runtime.live.sinks.anomaly_images import AnomalyImages
@@ -38,11 +38,11 @@ def open_sinks(config: SinksConfig, stop: threading.Event, outlets: list[Outlet]
         outlets.append(Outlet(sink, f"video in {video.folder}", pictures=True))
     if webhook := config.webhook:
         sink = Webhook(webhook.address, webhook.headers)
-        name = f"webhook {split_password(webhook.address)[0]}"
+        name = f"webhook {shown(webhook.address)}"
         outlets.append(Outlet(sink, name, states=_states(webhook.states, ALARMS), retry=True))
     if mqtt := config.mqtt:
         sink = Mqtt(mqtt.address)
-        name = f"MQTT {split_password(mqtt.address)[0]}"
+        name = f"MQTT {shown(mqtt.address)}"
         outlets.append(Outlet(sink, name, states=_states(mqtt.states, ALL), retry=True))
     if (at := config.metrics) is None:
         return None
