@@ -178,6 +178,7 @@ class Team:
             try:
                 dist.send(_tensor(np.array(array)), 0)  # a copy: torch wants to own its memory
             except RuntimeError as error:
+                self._check_told()
                 raise TeamError(f"lost contact with rank 0 ({_first_line(error)})") from error
 
     def receive_array(self, rank: int, shape: Sequence[int], dtype: str) -> NDArray[Any]:
@@ -189,6 +190,7 @@ class Team:
             try:
                 dist.recv(_tensor(array), rank)
             except RuntimeError as error:
+                self._check_told()
                 raise TeamError(
                     f"lost contact with rank {rank} ({_first_line(error)}): was it killed, or did "
                     f"its machine stop? {AGAIN}"
@@ -222,6 +224,14 @@ class Team:
             raise TeamError(f"lost contact with the team ({_first_line(error)})") from error
         finally:
             status.clear()
+
+    def _check_told(self) -> None:
+        """Raise what somebody failed of: who leaves for that is no cause of its own."""
+        try:
+            self._check()
+        except RuntimeError as error:
+            if isinstance(error, FreError):
+                raise
 
     def _check(self) -> None:
         assert self._store is not None
