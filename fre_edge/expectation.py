@@ -8,9 +8,9 @@ score and map are taken relative to
 
 with the photo's own contrast c = sqrt(mean_cij (u - mean_ij u)^2) in the first layer's features u,
 and t, its first coordinates there in units of their standard deviation over good photos, clipped.
-c_0 is the median over good photos.
-b comes from held-out errors of good photos by ridge regression: no defect is needed. This is ours,
-not the paper's; ``benchmarks/quality`` tells what it is worth.
+c_0 is the median of c over good photos. b comes from held-out errors of good photos by ridge
+regression: no defect is needed. This is ours, not the paper's; ``benchmarks/quality`` tells what it
+is worth.
 """
 
 from collections.abc import Sequence
@@ -117,7 +117,7 @@ def fit_expectation(
     if constants.contrast:
         by_contrast = np.maximum(looks.contrasts / constants.contrast, BLANK)
     y = np.log(np.maximum(scores, np.finfo(np.float32).tiny)) - np.log(by_contrast)
-    expected = by_contrast
+    expected = by_contrast.copy()
     for fold in np.unique(folds):
         out = folds == fold
         expected[out] *= np.exp(t[out] @ _ridge(t[~out], y[~out], scenes))
