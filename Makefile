@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 EXTRAS := train,dev
 
-.PHONY: install demo test quick lint fix quality bench wheel clean
+.PHONY: install demo test quick clients lint fix quality bench wheel clean
 
 install: $(STAMP)
 
@@ -23,7 +23,11 @@ test: $(STAMP)
 
 # All but the slow tests.
 quick: $(STAMP)
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow and not clients'
+
+# Other people's programs, installed from the registries into build/clients, run our models.
+clients: $(STAMP)
+	$(BIN)/pytest -m clients tests/clients
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
