@@ -253,15 +253,18 @@ class Line:
         )
 
     def _moved(self, result: Result) -> str | None:
-        """Why regions and tiles, which count pixels, do not show what they showed at first."""
+        """Why tiles, which count pixels, do not show what they showed at first.
+
+        Of regions the model itself refuses another size.
+        """
         size = result.image_size[1], result.image_size[0]
         first = self._size or size
         view = result.placement.plan.view if result.placement else None
-        if view is None or not (view.regions or view.tile) or size == first:
+        if view is None or not view.tile or size == first:
             return None
         return (
             f"the picture is {size[0]} x {size[1]}, the line began with {first[0]} x {first[1]}, "
-            "and the model looks at fixed pixels of it; set the camera back, or start again"
+            "and the model looks at tiles of fixed pixels; set the camera back, or start again"
         )
 
     def _watch_model(self) -> bool:
