@@ -334,6 +334,30 @@ def test_scores_that_rise_alarm_once_and_every_event_says_so(recorder, stop, cap
     assert f"picture {warned.number}: {warned.warning}" in told
 
 
+def test_a_drift_alarm_ends_by_itself_or_when_it_is_reset(recorder, stop):
+    calibration, steady, brighter = rising_scores()
+    pictures = [*steady, *brighter, *steady * 4, *brighter]
+    script = Script(pictures, endless=False, patient=True)
+    line = Line("line", score_by_brightness, script, [recorder], calibration=calibration)
+    line.run(stop)
+    first, over, second = (event for event in recorder.events if event.warning)
+    assert first.drift.drifting
+    assert not over.drift.drifting
+    assert over.warning.startswith("the drift alarm is over")
+    assert (
+        len(steady) + len(brighter) < over.number < len(pictures) - len(brighter) <= second.number
+    )
+    assert (line.alarms, line.alarm.number) == (2, second.number)
+    assert line.drift.drifting
+    (told,) = summary([line], [])
+    assert "; last of 2 alarms: drift alarm at " in told
+    assert not told.endswith("(over)")
+    line.reset_drift()
+    assert not line.drift.drifting
+    assert line.drift.scores == 0
+    assert summary([line], [])[0].endswith("(over)")
+
+
 def test_steady_scores_do_not(recorder, stop):
     calibration, steady, _ = rising_scores()
     script = Script(steady, endless=False, patient=True)
