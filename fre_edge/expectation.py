@@ -4,13 +4,14 @@ Good photos differ in how well they can be reconstructed: one of high contrast, 
 out along the main directions of the good ones, leaves a larger error and is no worse for it. So
 score and map are taken relative to
 
-    E = max(c, c_min) / c_0 * exp(b . t)
+    E = clip(c, c_min, c_max) / c_0 * exp(b . t)
 
 with the photo's own contrast c = sqrt(mean_cij (u - mean_ij u)^2) in the first layer's features u,
 and t, its first coordinates there in units of their standard deviation over good photos, clipped.
-c_0 is the median of c over good photos. b comes from held-out errors of good photos by ridge
-regression: no defect is needed. This is ours, not the paper's; ``benchmarks/quality`` tells what it
-is worth.
+c_0 is the median of c over good photos, c_max the largest: glare or noise beyond what good photos
+show is a reason to reject, not an excuse, so E has an upper limit. b comes from held-out errors of
+good photos by ridge regression: no defect is needed. This is ours, not the paper's;
+``benchmarks/quality`` tells what it is worth.
 """
 
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ class Expectation(NamedTuple):
 
     contrast: float
     """c_0; 0 = features without spread, which have no contrast to go by."""
+    most: float
+    """c_max / c_0."""
     deviations: tuple[float, ...]
     """Standard deviation of each coordinate; empty where coordinates are not used."""
     weights: tuple[float, ...]
@@ -109,20 +112,21 @@ def fit_expectation(
     The constants, and E of each photo (n,) by constants that were learned without its fold, so that
     thresholds stay honest.
     """
-    constants = Expectation(
-        float(np.median(looks.contrasts)), tuple(looks.coordinates.std(0).tolist()), ()
-    )
-    t = _clipped(looks.coordinates, constants.deviations)
+    deviations = tuple(looks.coordinates.std(0).tolist())
+    t = _clipped(looks.coordinates, deviations)
+    contrast = float(np.median(looks.contrasts))
     by_contrast = np.ones(len(scores))
-    if constants.contrast:
-        by_contrast = np.maximum(looks.contrasts / constants.contrast, BLANK)
+    if contrast:
+        by_contrast = np.maximum(looks.contrasts / contrast, BLANK)
     y = np.log(np.maximum(scores, np.finfo(np.float32).tiny)) - np.log(by_contrast)
-    expected = by_contrast.copy()
+    expected = np.empty(len(scores))
     for fold in np.unique(folds):
         out = folds == fold
+        others = by_contrast[~out] if not out.all() else by_contrast
+        expected[out] = np.minimum(by_contrast[out], others.max())
         expected[out] *= np.exp(t[out] @ _ridge(t[~out], y[~out], scenes))
-    weights = _ridge(t, y, scenes)
-    return constants._replace(weights=tuple(weights.tolist())), expected
+    weights = tuple(_ridge(t, y, scenes).tolist())
+    return Expectation(contrast, float(by_contrast.max()), deviations, weights), expected
 
 
 def _clipped(coordinates: Floats, deviations: Sequence[float]) -> Floats:
@@ -160,7 +164,7 @@ class Expected(nn.Module):
     def __init__(self, expectation: Expectation, units: Tensor) -> None:
         super().__init__()
         inverse = torch.from_numpy(_inverse(expectation.deviations))
-        self.contrast = expectation.contrast
+        self.contrast, self.most = expectation.contrast, expectation.most
         self.count = len(inverse)
         self.register_buffer("units", (units[: self.count].double() * inverse).float())
         self.register_buffer("weights", torch.tensor(expectation.weights).reshape(-1, 1))
@@ -171,7 +175,7 @@ class Expected(nn.Module):
         if self.contrast:
             spread = features - features.mean((2, 3), keepdim=True)
             contrast = (spread * spread).mean((1, 2, 3)).sqrt() / self.contrast
-            expected = contrast.clamp(min=BLANK).reshape(-1, 1)
+            expected = contrast.clamp(BLANK, self.most).reshape(-1, 1)
         if self.count:
             t = (code[:, : self.count] * self.units).clamp(-CLIP, CLIP)
             expected = expected * (t @ self.weights).exp()

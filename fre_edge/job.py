@@ -16,7 +16,7 @@ from fre_edge.strategies.choose import Plan
 from fre_runtime.errors import UsageError
 from fre_runtime.files import good_images
 from fre_runtime.groups import GroupTable
-from fre_runtime.photos import PhotoReader
+from fre_runtime.photos import PhotoReader, on_photos
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Job:
     folder: Path | None
     paths: list[Path]
     options: FitOptions
-    """Layers and overlap filled in."""
+    """Layers, overlap and the size that regions go with filled in."""
     backbone: Backbone
     extractor: FeatureExtractor
     shapes: list[FeatureShape]
@@ -82,7 +82,10 @@ def prepare(images: str | Path | Sequence[Path] | None, options: FitOptions) -> 
         options.backbone, options.layers, options.weights, options.seed, options.size
     )
     options = replace(
-        options, layers=backbone.layers, pool_overlap=_pool_overlap(backbone, options)
+        options,
+        layers=backbone.layers,
+        pool_overlap=_pool_overlap(backbone, options),
+        view=on_photos(options.view, paths, options.max_pixels),
     )
     pool = backbone.spec.pool if options.pool is None else options.pool
     extractor = FeatureExtractor(backbone, pool, overlap=options.pool_overlap or ())

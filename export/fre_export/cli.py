@@ -251,8 +251,10 @@ def _fit_options(args: argparse.Namespace) -> FitOptions:
 
 def _view(args: argparse.Namespace, base: View) -> View:
     """``base``, but for what was given."""
+    polygons = regions(args)
+    if polygons is not None:
+        base = base.with_regions(polygons)
     given = {
-        "regions": regions(args),
         "tile": None if args.tile is None else list(args.tile),
         "overlap": args.overlap,
         "aspect": "keep" if args.keep_aspect else None,

@@ -235,6 +235,8 @@ def read_card(path: Path) -> Card:
         card.view.check()
     except UsageError as error:
         raise ArtifactError(f"{path}: view: {error}") from error
+    if card.view.regions and not card.view.size:
+        raise _refuse(f"{path}: view: does not say on photos of which size its regions are drawn")
     return card
 
 

@@ -12,11 +12,13 @@ from fre_runtime.card import Card
 from fre_runtime.engines.base import EngineInfo, Outputs
 from fre_runtime.engines.loading import open_engine
 from fre_runtime.errors import ImageError
-from fre_runtime.geometry import Frame, Merge, Plan, Rect
+from fre_runtime.geometry import Plan
 from fre_runtime.image import MAX_PIXELS, Image, check_image, read_image
+from fre_runtime.merging import Merge
 from fre_runtime.model_dir import ModelDir, open_model_dir
 from fre_runtime.ordered import ordered_map
 from fre_runtime.preprocess import prepare
+from fre_runtime.rect import Frame, Rect
 from fre_runtime.result import Placement, Result, Tile, state_of
 
 Source = str | Path | bytes | NDArray[np.uint8]

@@ -43,8 +43,9 @@ Z = 3.0
 """Standard deviations by which a reference's quantile may be wrong."""
 FEWEST = 20
 """Parts in the calibration below which nothing can be said."""
-LARGEST = 1e300
-"""Evidence that is kept: it must not overflow while nobody looks."""
+KEPT = 10.0
+"""Evidence that each test keeps, in units of what an alarm takes from it alone: the more it kept,
+the longer an alarm would outlast its cause."""
 MEMORY = 100
 """Scores over which the recent share is averaged."""
 ADVICE = (
@@ -52,6 +53,8 @@ ADVICE = (
     "do now, calibrate on new photos of them: fre-calibrate MODEL GOOD_PHOTOS --out NEW"
 )
 """What to do after an alarm."""
+RECOVERED = "the scores are again what chance explains"
+"""Why an alarm is over."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ class DriftOptions:
     """Scores at the beginning that later ones are compared with; 0: none."""
     every: int = 1
     """Use one of so many scores: that many frames show the same part."""
+    recovery: int = 200
+    """An alarm ends when the evidence was below what it takes for so many scores in a row; 0: it
+    stays until `DriftWatch.reset`."""
 
     def check(self) -> None:
         """Raise `UsageError` for a value out of range."""
@@ -77,6 +83,8 @@ class DriftOptions:
             raise UsageError(f"warm_up must be 0 or at least {FEWEST}, got {self.warm_up}")
         if self.every < 1:
             raise UsageError(f"every must be at least 1, got {self.every}")
+        if self.recovery < 0:
+            raise UsageError(f"recovery must be at least 0, got {self.recovery}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class DriftState:
     """What the watch says after a score."""
 
     drifting: bool
-    """Alarm was given, and nobody has called `DriftWatch.reset` since."""
+    """Alarm was given, and it is not over yet; see `DriftOptions.recovery`."""
     direction: Direction | None
     """Where the scores went; None without an alarm."""
     evidence: float
@@ -125,6 +133,7 @@ class DriftWatch:
                 f"the thresholds rest on {calibration.scenes} different parts, drift can be told "
                 f"from {FEWEST} on; calibrate on more photos with fre-calibrate"
             )
+        self._alarm = 2 * self.options.false_alarm_every  # half for each reference
         shares = np.array(SHARES)
         known = upper_bound(shares, calibration.scenes)
         # Defects score high: against good parts alone they push scores up only.
@@ -133,6 +142,7 @@ class DriftWatch:
             quantiles(calibration.held_out, 1 - shares),
             quantiles(calibration.held_out, shares),
             np.stack(no_drift if calibration.folds == 0 else no_drift[:1]),
+            self._alarm,
         )
         self.reset()
 
@@ -145,6 +155,7 @@ class DriftWatch:
         self._above_median = 0.5
         self._evidence = 0.0
         self._direction: Direction | None = None
+        self._calm = 0
 
     @property
     def state(self) -> DriftState:
@@ -175,12 +186,20 @@ class DriftWatch:
         evidence = self._held_out.update(raw_score)
         if self._live is not None:
             evidence = evidence + self._live.update(raw_score)
-        elif self.options.warm_up:
+        elif self.options.warm_up and self._direction is None:
             self._warm_up(raw_score)
-        evidence = evidence / (2 * self.options.false_alarm_every)
+        evidence = evidence / self._alarm
         self._evidence = float(evidence.sum())
-        if self._direction is None and self._evidence >= 1:
-            self._direction = "higher" if evidence[0] >= evidence[1] else "lower"
+        if self._evidence >= 1:
+            self._calm = 0
+            self._first = []  # what drifts is nothing to compare later scores with
+            self._direction = self._direction or (
+                "higher" if evidence[0] >= evidence[1] else "lower"
+            )
+        elif self._direction is not None:
+            self._calm += 1
+            if self._calm == self.options.recovery:
+                self._direction = None
         return self.state
 
     def _warm_up(self, raw_score: float) -> None:
@@ -195,6 +214,7 @@ class DriftWatch:
             np.quantile(self._first, 1 - shares),
             np.quantile(self._first, shares),
             np.stack([no_drift, no_drift]),
+            self._alarm,
         )
         self._first = []
         self._above_median = 0.5
@@ -209,15 +229,18 @@ class _Reference:
         Raw scores beyond which `SHARES` of the reference's scores lie, (3,).
     no_drift
         q0, the largest shares that are no drift, (directions, 3).
+    alarm
+        Evidence, as the mean over the tests, that an alarm takes.
     """
 
-    def __init__(self, upper: Floats, lower: Floats, no_drift: Floats) -> None:
+    def __init__(self, upper: Floats, lower: Floats, no_drift: Floats, alarm: float) -> None:
         self.median = float(upper[0])
         self._upper, self._lower = upper, lower
         self._directions = len(no_drift)
         q0 = no_drift[..., None]
         q1 = q0 + (1 - q0) * np.array(STRENGTHS)
         self._beyond, self._within = q1 / q0, (1 - q1) / (1 - q0)
+        self._most = KEPT * alarm * self._beyond.size
         self.reset()
 
     def reset(self) -> None:
@@ -227,7 +250,7 @@ class _Reference:
         """Evidence for a rise and for a fall, (2,); their sum is the mean over the tests."""
         beyond = np.stack([raw_score > self._upper, raw_score < self._lower][: self._directions])
         factor = np.where(beyond[..., None], self._beyond, self._within)
-        self._evidence = np.minimum((self._evidence + 1) * factor, LARGEST)
+        self._evidence = np.minimum((self._evidence + 1) * factor, self._most)
         both = np.zeros(2)
         both[: self._directions] = self._evidence.mean((1, 2)) / self._directions
         return both

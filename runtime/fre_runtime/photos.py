@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fre_runtime.errors import ImageError
-from fre_runtime.geometry import View
+from fre_runtime.geometry import Plan, View
 from fre_runtime.image import MAX_PIXELS, Image, read_image
 from fre_runtime.ordered import ordered_map
 
@@ -53,12 +53,8 @@ class PhotoReader:
     @cached_property
     def expected(self) -> int:
         """How many photos or tiles there may be, judging by the first photo that can be read."""
-        for path in self.paths if self.view.tile else ():
-            with contextlib.suppress(ImageError):
-                image = read_image(path, self.max_pixels)
-                tiles = self.view.plan(image.shape[0], image.shape[1]).tiles
-                return len(self.paths) * len(tiles)
-        return len(self.paths)
+        first = _first(self.view, self.paths, self.max_pixels) if self.view.tile else None
+        return len(self.paths) * (len(first.tiles) if first else 1)
 
     def __iter__(self) -> Iterator[Photo]:
         """Yield the readable photos, or their tiles, each distinct picture once."""
@@ -111,6 +107,23 @@ class PhotoReader:
         if not self.view.is_whole:  # what was not resized is still a part of the whole photo
             images = [np.array(tile) for tile in images]
         return images, plan.size
+
+
+def on_photos(view: View, paths: Sequence[Path], max_pixels: int) -> View:
+    """The view, for photos of the size of the first that can be looked at so; see `View.on`."""
+    if not view.regions or view.size:
+        return view
+    first = _first(view, paths, max_pixels)
+    return view.on(*first.size) if first else view
+
+
+def _first(view: View, paths: Sequence[Path], max_pixels: int) -> Plan | None:
+    """The view on the first photo that can be read and holds what it looks at."""
+    for path in paths:
+        with contextlib.suppress(ImageError):
+            image = read_image(path, max_pixels)
+            return view.plan(image.shape[0], image.shape[1])
+    return None
 
 
 def _copy_of(first: Path) -> str:

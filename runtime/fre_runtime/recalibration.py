@@ -44,9 +44,10 @@ from fre_runtime.model_dir import (
     write_manifest,
 )
 from fre_runtime.ordered import ordered_map
-from fre_runtime.photos import Photo, PhotoReader
+from fre_runtime.photos import Photo, PhotoReader, on_photos
 from fre_runtime.preprocess import prepare
 from fre_runtime.progress import track
+from fre_runtime.regions import Polygon
 from fre_runtime.threads import default_threads
 
 FEWEST = 2
@@ -64,7 +65,7 @@ class CalibrationOptions:
     """Target false-reject rate; None = that of the model."""
     groups: str = "auto"
     """``auto``: by thumbnails; ``none``; or the path of a CSV file with the columns file,group."""
-    regions: list[list[list[int]]] | None = None
+    regions: list[Polygon] | None = None
     """Other regions to look at, where the camera was moved; None = those of the model."""
     engine: str = "auto"
     threads: int | None = None
@@ -119,9 +120,10 @@ def recalibrate(
     table = None
     if options.groups not in ("auto", "none"):
         table = GroupTable.read(Path(options.groups))  # a bad file is found before the work
-    view = card.view if options.regions is None else replace(card.view, regions=options.regions)
+    view = card.view if options.regions is None else card.view.with_regions(options.regions)
     view.check()
     paths = good_images(images)
+    view = on_photos(view, paths, options.max_pixels)
     engines, left_out = _open(directory, options)
     graph = card.graph
     reader = PhotoReader(paths, graph.height, graph.width, view, options.max_pixels)

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fre_runtime.geometry import Frame, Plan
+from fre_runtime.geometry import Plan
+from fre_runtime.rect import Frame
 
 BOX_PIXELS = 4_000_000
 """Boxes of larger photos are found on a map shrunk to this, and are that much coarser."""

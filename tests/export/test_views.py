@@ -14,8 +14,9 @@ from fre_edge.fitting import update
 from fre_edge.strategies.base import Rank, Rows
 from fre_edge.strategies.pca import Pca
 from fre_export import cli, export
-from fre_runtime import DataError, Detector, ImageError, UsageError
-from fre_runtime.commands import calibrate, info, run
+from fre_runtime import ArtifactError, DataError, Detector, ImageError, UsageError
+from fre_runtime.card import read_card
+from fre_runtime.commands import calibrate, evaluate, info, run
 from fre_runtime.commands.common import run_command
 from fre_runtime.conformal import conformal_quantile
 from fre_runtime.geometry import View
@@ -123,7 +124,7 @@ def test_models_are_updated_as_they_see(sheets, tiled_model, region_model):
     with pytest.raises(UsageError, match="model of tiles cannot be updated"):
         update([tiled_model.path], sheets)
     updated = update([region_model], sheets)
-    assert updated.options.view == View(regions=[POLYGON], aspect="keep")
+    assert updated.options.view == View(regions=[POLYGON], size=[110, 170], aspect="keep")
     whole = dataclasses.replace(updated.options, view=View())
     with pytest.raises(DataError, match="differ in view"):
         update([region_model], sheets, whole)
@@ -294,13 +295,49 @@ def test_export_says_what_is_wrong(argv, code, message, sheets, tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+def test_photos_of_another_size_are_left_out_of_a_fit_with_regions(sheets, tmp_path, caplog):
+    for seed in range(14):
+        size = {0: (40, 40), 5: (220, 340)}.get(seed, (110, 170))  # the first holds no region
+        (tmp_path / f"{seed:02d}.png").write_bytes(encode_image(sheet(seed, *size), ".png"))
+    fitted = fit(tmp_path, dataclasses.replace(OPTIONS, view=View(regions=[POLYGON])))
+    assert fitted.options.view.size == [110, 170]
+    why = {path.name: reason for path, reason in fitted.skipped.items()}
+    assert set(why) == {"00.png", "05.png"}
+    assert "the image is 340 x 220 pixels" in why["05.png"]
+    assert "drawn on photos of 170 x 110" in why["05.png"]
+    strict = dataclasses.replace(OPTIONS, view=View(regions=[POLYGON]), strict=True)
+    with pytest.raises(DataError, match="strict allows none; the first: .* is 40 x 40 pixels"):
+        fit(tmp_path, strict)
+
+
+def test_the_card_must_say_how_large_the_photos_were(region_model, tmp_path):
+    card = json.loads((region_model / "model.json").read_text())
+    assert card["view"]["size"] == [110, 170]
+    card["view"]["size"] = []
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ArtifactError, match="photos of which size its regions are drawn"):
+        read_card(tmp_path / "model.json")
+
+
+def test_evaluation_names_photos_of_another_size(region_model, tmp_path, capsys):
+    for name, size in (("good/a", (110, 170)), ("good/b", (220, 340)), ("bad/c", (110, 170))):
+        path = tmp_path / f"test/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(scratched(sheet(3, *size), 80, 40), ".png"))
+    assert run_command(evaluate, [str(region_model), str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert "the image is 340 x 220 pixels" in told.err
+    assert "drawn on photos of 170 x 110" in told.err
+
+
 def test_run_names_photos_that_do_not_fit_and_goes_on(region_model, tmp_path, capsys):
-    (tmp_path / "a.png").write_bytes(encode_image(sheet(0, 50, 60), ".png"))
+    (tmp_path / "a.png").write_bytes(encode_image(sheet(0, 220, 340), ".png"))
     (tmp_path / "b.png").write_bytes(encode_image(sheet(0), ".png"))
     assert run_command(run, [str(region_model), str(tmp_path), "--json", "-"]) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert rows[0]["state"] == "invalid"
-    assert "lies outside of the image of 60 x 50" in rows[0]["error"]
+    assert "is 340 x 220 pixels" in rows[0]["error"]
+    assert "drawn on photos of 170 x 110" in rows[0]["error"]
     assert rows[1]["state"] in ("good", "anomalous")
 
 

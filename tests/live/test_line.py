@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fre_runtime.errors import CaptureError, EngineError, UsageError
-from fre_runtime.geometry import Frame, View
+from fre_runtime.geometry import View
 from fre_runtime.live.backoff import Backoff
 from fre_runtime.live.console import Console, summary
 from fre_runtime.live.frozen import FrozenPicture
@@ -15,6 +15,7 @@ from fre_runtime.live.line import Line
 from fre_runtime.live.newest import NewestQueue
 from fre_runtime.live.options import LineOptions
 from fre_runtime.live.supervisor import run_lines
+from fre_runtime.rect import Frame
 from fre_runtime.result import Placement, Result
 from tests.live.conftest import Recorder, Script, picture, rising_scores, score_by_brightness
 
@@ -236,14 +237,14 @@ def test_a_picture_of_another_shape_is_invalid(recorder, stop):
 
 
 @pytest.mark.parametrize(
-    ("view", "second"),
+    ("view", "why"),
     [
-        (View(regions=[[[0, 0], [32, 0], [32, 32], [0, 32]]]), "invalid"),
-        (View(tile=[32, 32]), "invalid"),
-        (View(aspect="keep"), "good"),
+        (View(regions=[[[0, 0], [32, 0], [32, 32], [0, 32]]], size=[48, 64]), "drawn on photos of"),
+        (View(tile=[32, 32]), "the line began with"),
+        (View(aspect="keep"), None),
     ],
 )
-def test_a_picture_of_another_size_has_its_regions_elsewhere(view, second, recorder, stop):
+def test_a_picture_of_another_size_has_its_regions_elsewhere(view, why, recorder, stop):
     def score(image):
         plan = view.plan(*image.shape[:2])
         result = score_by_brightness(image)
@@ -253,9 +254,11 @@ def test_a_picture_of_another_size_has_its_regions_elsewhere(view, second, recor
     line = make_line(script, recorder, score, queue=9)
     thread = start(line, stop)
     recorder.wait(lambda events: len(events) >= 3)
-    assert recorder.states()[:3] == ["good", second, "good"]
-    if second == "invalid":
-        assert "128 x 96, the line began with 64 x 48" in recorder.events[1].error
+    assert recorder.states()[:3] == ["good", "invalid" if why else "good", "good"]
+    if why:
+        error = recorder.events[1].error
+        assert "is 128 x 96" in error
+        assert f"{why} 64 x 48" in error
     finish(thread, stop)
 
 
@@ -329,6 +332,30 @@ def test_scores_that_rise_alarm_once_and_every_event_says_so(recorder, stop, cap
     assert "fre-calibrate" in warned.warning
     (told,) = summary([line], [])
     assert f"picture {warned.number}: {warned.warning}" in told
+
+
+def test_a_drift_alarm_ends_by_itself_or_when_it_is_reset(recorder, stop):
+    calibration, steady, brighter = rising_scores()
+    pictures = [*steady, *brighter, *steady * 4, *brighter]
+    script = Script(pictures, endless=False, patient=True)
+    line = Line("line", score_by_brightness, script, [recorder], calibration=calibration)
+    line.run(stop)
+    first, over, second = (event for event in recorder.events if event.warning)
+    assert first.drift.drifting
+    assert not over.drift.drifting
+    assert over.warning.startswith("the drift alarm is over")
+    assert (
+        len(steady) + len(brighter) < over.number < len(pictures) - len(brighter) <= second.number
+    )
+    assert (line.alarms, line.alarm.number) == (2, second.number)
+    assert line.drift.drifting
+    (told,) = summary([line], [])
+    assert "; last of 2 alarms: drift alarm at " in told
+    assert not told.endswith("(over)")
+    line.reset_drift()
+    assert not line.drift.drifting
+    assert line.drift.scores == 0
+    assert summary([line], [])[0].endswith("(over)")
 
 
 def test_steady_scores_do_not(recorder, stop):

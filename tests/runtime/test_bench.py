@@ -263,11 +263,14 @@ def test_misuse(uint8_model, argv, call):
 def test_a_region_that_the_frame_does_not_hold(writable_model, call, capsys):
     card = json.loads((writable_model / "model.json").read_text())
     card["view"]["regions"] = [[[0, 0], [1500, 0], [1500, 90], [0, 90]]]
+    card["view"]["size"] = [100, 1600]
     (writable_model / "model.json").write_text(json.dumps(card))
     write_manifest(writable_model)
-    assert call(writable_model) == 2
-    assert "1200 x 1000 pixels" in (said := capsys.readouterr().err)
+    assert call(writable_model, "--frame-size", "1200x1000") == 2
+    said = capsys.readouterr().err
+    assert "is 1200 x 1000 pixels, the model's regions are drawn on photos of 1600 x 100" in said
     assert "see --image and --frame-size" in said
+    assert call(writable_model, "--scope", "frame", "--engine", "onnxruntime") == 0
     image = writable_model / "golden" / "image.png"
     assert call(writable_model, "--image", image, "--max-pixels", 10) == 1
     assert "over the limit of 10" in capsys.readouterr().err

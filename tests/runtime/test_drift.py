@@ -106,14 +106,14 @@ def test_more_defects_than_expected_are_drift(calibration):
 
 
 def test_state_and_reset(calibration):
-    watch = DriftWatch(calibration, DriftOptions(warm_up=0))
+    watch = DriftWatch(calibration, DriftOptions(warm_up=0, recovery=0))
     assert watch.state.scores == 0
     assert watch.state.evidence == 0
     for _ in range(200):
         state = watch.update(9.0)
     assert state.drifting
     assert (state.direction, state.evidence, state.above_median) == ("higher", 1.0, 1.0)
-    for _ in range(2000):  # an alarm stays, and evidence neither overflows nor is lost for good
+    for _ in range(2000):  # an alarm stays
         state = watch.update(9.0)
     assert state.scores == 2200
     for score in good(np.random.default_rng(4), 10_000):
@@ -122,6 +122,33 @@ def test_state_and_reset(calibration):
     assert state.evidence < 1
     watch.reset()
     assert watch.state == DriftWatch(calibration).state
+
+
+@pytest.mark.parametrize("drifted", [1000, 5000])
+@pytest.mark.parametrize("factor", [1.35, 0.75, 5.0])
+def test_an_alarm_ends_soon_after_its_cause_however_long_it_lasted(calibration, factor, drifted):
+    rng = np.random.default_rng(6)
+    watch = DriftWatch(calibration)
+    assert feed(watch, good(rng, 500)) is None
+    for score in factor * good(rng, drifted):
+        state = watch.update(score)
+    assert state.drifting
+    drifting = [watch.update(score).drifting for score in good(rng, 1500)]
+    over = drifting.index(False)
+    assert 200 <= over < 600
+    assert not any(drifting[over:])
+    assert feed(watch, factor * good(rng, 500)) is not None  # and it can come again
+
+
+def test_what_drifts_from_the_first_score_on_is_no_reference(calibration):
+    rng = np.random.default_rng(7)
+    watch = DriftWatch(calibration)
+    assert feed(watch, 2 * good(rng, 100)) is not None
+    for score in 2 * good(rng, 300):  # longer than the warm-up
+        watch.update(score)
+    drifting = [watch.update(score).drifting for score in good(rng, 3000)]
+    over = drifting.index(False)
+    assert not any(drifting[over:])  # nor do good parts seem to be lower than the first ones
 
 
 def test_scores_that_are_no_number_or_of_the_same_part_are_passed_over(calibration):
@@ -139,6 +166,7 @@ def test_scores_that_are_no_number_or_of_the_same_part_are_passed_over(calibrati
         (DriftOptions(defects=0.5), "defects must lie in 0..0.5"),
         (DriftOptions(warm_up=5), "warm_up must be 0 or at least 20"),
         (DriftOptions(every=0), "every must be at least 1"),
+        (DriftOptions(recovery=-1), "recovery must be at least 0"),
     ],
 )
 def test_misuse(calibration, options, message):

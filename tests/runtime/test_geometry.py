@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 
 from fre_runtime.errors import DataError, ImageError, UsageError
-from fre_runtime.geometry import PAD, Frame, Merge, Rect, View, lifted, read_region
+from fre_runtime.geometry import PAD, View
 from fre_runtime.image import resize
+from fre_runtime.lifting import lifted
+from fre_runtime.merging import Merge
+from fre_runtime.rect import Frame, Rect
+from fre_runtime.regions import read_region
 
 SQUARE = [[10, 20], [40, 20], [40, 60], [10, 60]]
 TRIANGLE = [[0, 0], [60, 0], [0, 60]]
@@ -204,6 +208,9 @@ def test_a_region_file_that_is_no_json(tmp_path):
         (View(overlap=0.5), "needs the size of the tiles"),
         (View(aspect="crop"), "aspect 'crop' does not exist; choose stretch, keep"),
         (View(regions=[[[i, i % 7] for i in range(1001)]]), "1001 corners, at most 1000"),
+        (View(size=[120, 160]), "goes with regions only"),
+        (View(regions=[SQUARE], size=[120]), r"must be \[height, width\], got \[120\]"),
+        (View(regions=[SQUARE], size=[120, 0]), "must be .height, width., got"),
     ],
 )
 def test_says_what_is_wrong_with_a_view(view, message):
@@ -222,6 +229,21 @@ def test_says_what_is_wrong_with_a_view(view, message):
 def test_says_when_a_photo_is_too_small(view, message):
     with pytest.raises(ImageError, match=message):
         view.plan(50, 30)
+
+
+def test_regions_lie_where_they_were_drawn_on_photos_of_that_size_only():
+    view = View(regions=[SQUARE]).on(120, 160)
+    assert view.size == [120, 160]
+    assert view.on(240, 320) == view
+    assert view.plan(120, 160).region == (10, 20, 30, 40)
+    for height, width in ((240, 320), (160, 120), (120, 161)):
+        with pytest.raises(ImageError, match=rf"is {width} x {height} pixels, .* of 160 x 120"):
+            view.plan(height, width)
+    assert "of photos of 160 x 120 pixels" in view.describe()
+    assert view.with_regions([TRIANGLE]) == View(regions=[TRIANGLE])
+    tiles = View(tile=[32, 32])
+    assert tiles.on(120, 160) == tiles  # counted in pixels wherever they lie
+    assert len(tiles.plan(240, 320).tiles) == 80
 
 
 def test_refuses_tiles_without_number():

@@ -197,8 +197,20 @@ def test_a_drift_alarm_is_in_the_state(client_for, drifted):
     assert state["alarm"]["time"] == drifted.line.alarm.time
     assert state["alarm"]["scores"] < 40
     assert state["last"]["drift"]["drifting"]
-    drifted.line.alarm = None
-    assert client_for(watched=drifted).get("/api/state").json()["alarm"] is None
+
+
+def test_a_drift_alarm_can_be_reset_by_those_who_may(client_for, drifted):
+    stranger = client_for(Access("0123456789abcdef"), watched=drifted)
+    assert stranger.post("/api/drift/reset").status_code == 401
+    client = client_for(watched=drifted)
+    elsewhere = {"origin": "http://elsewhere.example"}
+    assert client.post("/api/drift/reset", headers=elsewhere).status_code == 403
+    assert client.get("/api/drift/reset").status_code == 405
+    assert client.get("/api/state").json()["alarm"]
+    assert client.post("/api/drift/reset").status_code == 200
+    assert client.get("/api/state").json()["alarm"] is None
+    assert drifted.line.drift.scores == 0
+    assert client_for().post("/api/drift/reset").status_code == 200  # no line, nothing to do
 
 
 def test_without_a_line_there_is_no_picture(client):

@@ -6,8 +6,9 @@ import weakref
 import numpy as np
 
 from fre_runtime import read_image
-from fre_runtime.geometry import Frame, View
+from fre_runtime.geometry import View
 from fre_runtime.overlay import tinted
+from fre_runtime.rect import Frame
 from fre_runtime.result import Placement, Result, Tile
 from fre_runtime.serve.board import ANOMALY_SIDE, LIVE_SIDE, Board, picture
 

@@ -251,6 +251,9 @@ def test_a_drift_alarm_is_plain_to_see_with_what_to_do(detector, drifted, open_p
         assert page.locator("#drift").is_visible()
         assert page.inner_text("#drift-what").endswith("scores are higher than chance explains")
         assert "fre-calibrate 'my model' GOOD_PHOTOS --out NEW" in page.inner_text("#drift")
+        page.click("#drift-reset")
+        until(page, "document.getElementById('drift').hidden")
+        assert drifted.line.drift.scores == 0
 
 
 def test_a_lost_server_is_noticed(detector, open_page, make_event):

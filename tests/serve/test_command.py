@@ -66,6 +66,23 @@ def test_a_folder_is_watched_until_a_signal_ends_it(uint8_model, make_folder, tm
     assert err == ""
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_says_the_address_and_the_summary_alone(uint8_model, make_folder, tmp_path, quiet):
+    folder = make_folder(tmp_path / "photos", 2)
+    with started(uint8_model.path, folder, *["--quiet"] * quiet) as (process, address):
+        deadline = time.monotonic() + 30
+        while ask(f"{address}api/state")["counters"]["scored"] < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        out, err = process.stdout.read(), process.stderr.read()  # after the first line
+    assert (process.returncode, err) == (0, "")
+    assert ("Ctrl-C ends it" in out) == (not quiet)
+    assert "2 captured = 2 scored" in out
+    assert len(out.splitlines()) == (2 if quiet else 3)
+
+
 def test_other_addresses_need_a_token_which_is_made_and_printed_once(uint8_model):
     with started(uint8_model.path, "--host", "0.0.0.0") as (process, address):
         host, _, token = address.partition("#token=")

@@ -63,7 +63,7 @@ def test_the_graph_expects_what_was_fitted(features):
     subspace = Pca().fit(Rows(features), Rank(0.8))
     looks = look(features, SHAPE, [subspace])
     expectation, _ = fit_expectation(looks.contrasts**1.3, looks, np.arange(40) % 5, 40)
-    by_contrast = np.maximum(looks.contrasts / expectation.contrast, BLANK)
+    by_contrast = np.clip(looks.contrasts / expectation.contrast, BLANK, expectation.most)
     t = np.clip(looks.coordinates / expectation.deviations, -CLIP, CLIP)
     wanted = by_contrast * np.exp(t @ expectation.weights)
     code = torch.from_numpy((features - subspace.mean) @ subspace.components.T) / 2
@@ -81,11 +81,52 @@ def test_a_blank_photo_is_no_division_by_zero(features):
     assert got.item() == pytest.approx(BLANK)
 
 
+def test_contrast_counts_up_to_the_largest_of_good_photos(features):
+    looks, folds = looks_of(features), np.arange(40) % 5
+    contrasts = looks.contrasts.copy()
+    contrasts[7] = 9 * contrasts.max()  # in fold 2
+    flat = Looks(contrasts, np.zeros((40, 0)))
+    expectation, expected = fit_expectation(contrasts, flat, folds, 40)
+    assert expectation.most == pytest.approx(contrasts[7] / np.median(contrasts))
+    others = contrasts[folds != 2].max() / np.median(contrasts)
+    assert expected[7] == pytest.approx(others)  # as a new photo of such a contrast would count
+    module = Expected(expectation, torch.ones(20))
+    bright = torch.from_numpy(features[:1].reshape(-1, *SHAPE)) * 1e4
+    assert module(bright, torch.zeros(1, 20)).item() == pytest.approx(expectation.most, rel=1e-6)
+
+
+@torch.inference_mode()
+def test_glare_does_not_excuse_a_defect(tiny_fit):
+    """The defect stays, and more and more of what can be reconstructed well is added to it."""
+    expectation, subspace = tiny_fit.expectation, tiny_fit.subspaces[0][0]
+    glare = subspace.components[0].astype(np.float64)
+    defect = np.random.default_rng(0).normal(size=len(glare))
+    rows = subspace.components.astype(np.float64)
+    defect -= rows.T @ (rows @ defect)
+    defect *= np.linalg.norm(subspace.mean) / np.linalg.norm(defect)
+    strengths = np.array([0, 1, 10, 100, 1000]) * np.linalg.norm(subspace.mean)
+    photos = subspace.mean + defect + strengths[:, None] * glare
+    head = tiny_fit.head()
+
+    def scores(module):
+        layers = [torch.from_numpy(photos.astype(np.float32)).reshape(-1, *tiny_fit.shapes[0])]
+        layers += [torch.zeros(len(photos), *shape) for shape in tiny_fit.shapes[1:]]
+        return module.raw(layers)[0].numpy()
+
+    limit = expectation.most * np.exp(CLIP * np.abs(expectation.weights).sum())
+    alone = dataclasses.replace(tiny_fit, expectation=None).head()
+    assert (scores(head) >= 0.99 * scores(alone) / limit).all()
+    assert limit < 20
+    endless = expectation._replace(most=float("inf"))
+    before = scores(dataclasses.replace(tiny_fit, expectation=endless).head())
+    assert before[-1] < 0.02 * scores(head)[-1]  # what the limit is for
+
+
 @pytest.mark.parametrize("folds", [np.zeros(4, np.int64), np.arange(4)])
 def test_features_without_spread_or_change_expect_the_same_of_all(folds):
     looks = Looks(np.zeros(4), np.zeros((4, 2)))
     expectation, expected = fit_expectation(np.arange(1.0, 5), looks, folds, 1)
-    assert expectation == Expectation(0.0, (0.0, 0.0), (0.0, 0.0))
+    assert expectation == Expectation(0.0, 1.0, (0.0, 0.0), (0.0, 0.0))
     np.testing.assert_array_equal(expected, 1)
     got = Expected(expectation, torch.ones(3))(torch.zeros(2, 3, 1, 1), torch.ones(2, 3))
     assert got.tolist() == [[1], [1]]

@@ -26,6 +26,7 @@ from fre_runtime.engines.loading import (
 )
 from fre_runtime.environment import environment
 from fre_runtime.errors import ImageError, UsageError
+from fre_runtime.geometry import View
 from fre_runtime.harness.confidence import CONFIDENCE, MARGIN, QUANTILE, minimum_frames
 from fre_runtime.harness.gate import MIN_AUROC, check_quality, describe_quality
 from fre_runtime.harness.noise import LIMITS, warning
@@ -37,6 +38,9 @@ from fre_runtime.latency import Budget, measure_pair
 from fre_runtime.model_dir import GOLDEN_IMAGE, open_model_dir
 from fre_runtime.progress import Status
 from fre_runtime.threads import default_threads
+
+CAMERA = (1200, 1000)
+"""Width and height of a camera frame where nothing else is known, pixels."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -58,10 +62,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--frame-size",
         type=frame_size,
-        default=(1200, 1000),
         metavar="WxH",
-        help="camera frame that the photo is resized to for scopes frame and file "
-        "(default 1200x1000); native = the photo's own size",
+        help="camera frame that the photo is resized to for scopes frame and file (default "
+        "1200x1000, or what MODEL's regions are drawn on); native = the photo's own size",
     )
     versus = parser.add_argument_group(
         "comparison", "Alternate with another model, engine or variant, and give the time ratio."
@@ -117,10 +120,10 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def frame_size(text: str) -> tuple[int, int] | None:
+def frame_size(text: str) -> tuple[int, int] | str:
     """Parse WIDTHxHEIGHT, or ``native``."""
     if text == "native":
-        return None
+        return text
     try:
         width, height = (int(side) for side in text.lower().split("x"))
     except ValueError:
@@ -144,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         require_matplotlib()
     image = read_image(args.image or pairs[0][0].model.path / GOLDEN_IMAGE, args.max_pixels)
-    photo = Photo(image, _camera_frame(image, args.frame_size))
+    photo = Photo(image, _camera_frame(image, args.frame_size, pairs[0][0].model.card.view))
     if args.scope != "graph":
         _check_frame(pairs, photo.frame)
     report: dict[str, Any] = {"environment": environment()}
@@ -273,7 +276,9 @@ def _check_frame(pairs: list[tuple[Side, Side | None]], frame: Image) -> None:
             raise UsageError(f"{model.path}: {error}; see --image and --frame-size") from error
 
 
-def _camera_frame(image: Image, size: tuple[int, int] | None) -> Image:
-    if size is None:
+def _camera_frame(image: Image, size: tuple[int, int] | str | None, view: View) -> Image:
+    if isinstance(size, str):  # native
         return image
+    if size is None:
+        size = (view.size[1], view.size[0]) if view.size else CAMERA
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)

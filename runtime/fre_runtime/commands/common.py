@@ -12,8 +12,8 @@ import cv2
 
 from fre_runtime.engines.loading import ENGINES
 from fre_runtime.errors import FreError, OutputError, UsageError
-from fre_runtime.geometry import read_region
 from fre_runtime.image import MAX_PIXELS
+from fre_runtime.regions import Polygon, read_region
 
 
 class Command(Protocol):
@@ -103,7 +103,7 @@ def add_region_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def regions(args: argparse.Namespace) -> list[list[list[int]]] | None:
+def regions(args: argparse.Namespace) -> list[Polygon] | None:
     """The polygons of --roi; None where it was not given."""
     if args.roi is None:
         return None

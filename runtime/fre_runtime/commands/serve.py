@@ -24,7 +24,7 @@ from fre_runtime.detector import Detector
 from fre_runtime.engines.loading import check_threads
 from fre_runtime.errors import MissingDependencyError
 from fre_runtime.live.captures import open_capture
-from fre_runtime.live.console import Warnings, summary
+from fre_runtime.live.console import Console, summary
 from fre_runtime.live.line import Line
 from fre_runtime.live.sinks.outlet import Outlet, close_all
 from fre_runtime.threads import default_threads
@@ -49,6 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="camera:0, rtsp://..., http(s)://..., a video file, or a folder that fills up",
     )
     add_max_pixels_argument(parser)
+    parser.add_argument("--quiet", action="store_true", help="only the address and the summary")
     parser.add_argument("--port", type=port, default=8080, help="default 8080; 0 takes a free one")
     access = parser.add_argument_group(
         "access",
@@ -124,17 +125,17 @@ def run(args: argparse.Namespace) -> int:
         if capture is not None:
             board = Board()
             outlet = Outlet(board, "page", pictures=True)
-            warnings = Outlet(Warnings(), "stderr")
-            stack.callback(close_all, [outlet, warnings])
+            console = Console(stop, quiet=args.quiet, stdout=False)
+            sinks = [outlet, Outlet(console, "console")]
+            stack.callback(close_all, sinks)
             calibration = detector.card.variants[args.variant].calibration
-            line = Line(
-                capture.name, detector, capture, [outlet, warnings], calibration=calibration
-            )
+            line = Line(capture.name, detector, capture, sinks, calibration=calibration)
+            console.watch([line])
             watched = Watched(board, line, stack.enter_context(_running(line, stop)))
         limits = Limits(args.max_upload << 20)  # one photo at a time: the line keeps its pace
         app = make_app(Service(detector, args.model, watched), access, limits)
         with serving(app, bound) as thread:
-            _announce(bound.getsockname(), token, given=bool(args.token))
+            _announce(bound.getsockname(), token, given=bool(args.token), quiet=args.quiet)
             while thread.is_alive() and not stop.wait(0.5):
                 pass
     if line and outlet:
@@ -171,14 +172,15 @@ def _running(line: Line, stop: threading.Event) -> Iterator[threading.Event]:
         thread.join(10)
 
 
-def _announce(address: tuple[str, int], token: str | None, *, given: bool) -> None:
+def _announce(address: tuple[str, int], token: str | None, *, given: bool, quiet: bool) -> None:
     """Say where the page is; a token that we made is told here and nowhere else."""
     host, number = address[:2]
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     secret = f"#token={token}" if token and not given else ""
     out(f"serving http://{f'[{host}]' if ':' in host else host}:{number}/{secret}")
-    if token:
+    if token and not quiet:
         out("programs send the token as: Authorization: Bearer TOKEN")
-    out("Ctrl-C ends it")
+    if not quiet:
+        out("Ctrl-C ends it")
     sys.stdout.flush()

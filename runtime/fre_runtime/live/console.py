@@ -64,19 +64,7 @@ class Console:
         return (
             f"{name}{state}, {rate:.1f}/s, {c.scored} scored, {c.anomalous} anomalous, "
             f"{c.dropped} dropped, {c.failed} failed"
-        ) + (", scores drift" if line.alarm else "")
-
-
-class Warnings:
-    """Nothing but warnings, on stderr."""
-
-    def emit(self, event: Event) -> None:
-        """Say it where the event warns."""
-        if event.warning:
-            write_warning(event)
-
-    def close(self) -> None:
-        """Nothing to close."""
+        ) + (", scores drift" if line.drift and line.drift.drifting else "")
 
 
 def write_warning(event: Event) -> None:
@@ -123,10 +111,14 @@ def summary(lines: Sequence[Line], outlets: Sequence[Outlet]) -> list[str]:
 
 
 def _drift(line: Line) -> str:
+    if line.drift is None:
+        return "; not watched for drift"
     if line.alarm is None:
-        return "; no drift alarm" if line.drift else "; not watched for drift"
+        return "; no drift alarm"
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.alarm.time))
-    return f"; drift alarm at {moment}, picture {line.alarm.number}: {line.alarm.warning}"
+    told = f"drift alarm at {moment}, picture {line.alarm.number}: {line.alarm.warning}"
+    over = "" if line.drift.drifting else " (over)"
+    return f"; {f'last of {line.alarms} alarms: ' if line.alarms > 1 else ''}{told}{over}"
 
 
 def _line(event: Event) -> str:

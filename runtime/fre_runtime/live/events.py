@@ -38,7 +38,7 @@ class Event:
     drift: DriftState | None = None
     """What the scores so far say of light, lens and camera; None where they are not watched."""
     warning: str | None = None
-    """Said once: in the event at which the drift alarm begins."""
+    """Said once: in the event at which a drift alarm begins, and in that at which it is over."""
     result: Result | None = None
     image: Image | None = None
     """The picture, uint8 (H, W, 3) RGB; whoever keeps it keeps its memory."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fre_runtime.calibration import Calibration
-from fre_runtime.drift import ADVICE, FEWEST, DriftOptions, DriftState, DriftWatch
+from fre_runtime.drift import ADVICE, FEWEST, RECOVERED, DriftOptions, DriftState, DriftWatch
 from fre_runtime.image import Image
 from fre_runtime.live.backoff import Backoff
 from fre_runtime.live.captures import Capture
@@ -78,7 +78,10 @@ class Line:
         self.drift: DriftState | None = None
         """What the scores so far say; None where they are not watched."""
         self.alarm: Event | None = None
-        """The event at which the drift alarm began, without its picture."""
+        """The event at which the latest drift alarm began, without its picture; it may be over, see
+        ``drift.drifting``."""
+        self.alarms = 0
+        """Drift alarms so far."""
         self._detector = detector
         self._sinks = sinks
         self._options = options or LineOptions()
@@ -93,6 +96,7 @@ class Line:
         self._frozen = FrozenPicture()
         self._size: tuple[int, int] | None = None
         self._watch = _drift_watch(calibration, self._options, capture)
+        self._watching = threading.Lock()
         if self._watch:
             self.drift = self._watch.state
 
@@ -118,6 +122,13 @@ class Line:
         for reader in readers:
             reader.join(POLL_SECONDS)
         return self.counters
+
+    def reset_drift(self) -> None:
+        """End a drift alarm and watch anew: its cause was found, or what is seen is meant."""
+        with self._watching:
+            if self._watch:
+                self._watch.reset()
+                self.drift = self._watch.state
 
     def _read(self, readers: list[Reader], stop: threading.Event) -> str | None:
         """Read the source as long as it goes well; returns what is wrong, None at the end."""
@@ -187,16 +198,21 @@ class Line:
 
     def _watched(self, event: Event) -> Event:
         """The event, with what the scores up to its own say of drift."""
-        if self._watch is None:
-            return event
-        if event.raw_score is not None:
-            self.drift = self._watch.update(event.raw_score)
-        event = replace(event, drift=self.drift)
-        if self.alarm is None and event.drift and event.drift.drifting:
-            direction = event.drift.direction
-            why = f"the scores have become {direction} than chance explains; {ADVICE}"
-            event = replace(event, warning=why)
-            self.alarm = replace(event, image=None, result=None)
+        with self._watching:
+            if self._watch is None or self.drift is None:
+                return event
+            before = self.drift.drifting
+            if event.raw_score is not None:
+                self.drift = self._watch.update(event.raw_score)
+            event = replace(event, drift=self.drift)
+            if self.drift.drifting and not before:
+                direction = self.drift.direction
+                why = f"the scores have become {direction} than chance explains; {ADVICE}"
+                event = replace(event, warning=why)
+                self.alarm = replace(event, image=None, result=None)
+                self.alarms += 1
+            elif before and not self.drift.drifting:
+                event = replace(event, warning="the drift alarm is over: " + RECOVERED)
         return event
 
     def _judge(self, picture: _Picture) -> Event:
@@ -253,15 +269,18 @@ class Line:
         )
 
     def _moved(self, result: Result) -> str | None:
-        """Why regions and tiles, which count pixels, do not show what they showed at first."""
+        """Why tiles, which count pixels, do not show what they showed at first.
+
+        Of regions the model itself refuses another size.
+        """
         size = result.image_size[1], result.image_size[0]
         first = self._size or size
         view = result.placement.plan.view if result.placement else None
-        if view is None or not (view.regions or view.tile) or size == first:
+        if view is None or not view.tile or size == first:
             return None
         return (
             f"the picture is {size[0]} x {size[1]}, the line began with {first[0]} x {first[1]}, "
-            "and the model looks at fixed pixels of it; set the camera back, or start again"
+            "and the model looks at tiles of fixed pixels; set the camera back, or start again"
         )
 
     def _watch_model(self) -> bool:

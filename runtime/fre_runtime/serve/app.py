@@ -62,6 +62,10 @@ def _page_routes(service: Service, limits: Limits) -> list[Route]:
         number = _number(request.path_params["number"])
         return _jpeg(service.board.anomaly(number) if service.board else None, keep=True)
 
+    def reset_drift(request: Request) -> Response:  # in a thread: it waits for the scorer
+        service.reset_drift()
+        return JSONResponse({})
+
     async def score(request: Request) -> Response:
         wanted = request.query_params.get("picture") == "1"
         async with limits.body(request) as data:
@@ -76,6 +80,7 @@ def _page_routes(service: Service, limits: Limits) -> list[Route]:
         Route("/api/live.jpg", live),
         Route("/api/anomalies/{number}.jpg", anomaly),
         Route("/api/score", score, methods=["POST"]),
+        Route("/api/drift/reset", reset_drift, methods=["POST"]),
     ]
 
 

@@ -86,20 +86,26 @@ class Service:
     def state(self, since: int) -> dict[str, Any]:
         """What changes: `Board.state`, with the line's counters and whether it still runs.
 
-        ``alarm`` is None, or the ``time`` and state of drift when the alarm began.
+        ``alarm`` is None, or the ``time`` and state of drift when the alarm that is on began.
         """
         if self._watched is None:
             return {"line": "none"}
-        alarm = self._watched.line.alarm
+        line = self._watched.line
+        alarm = line.alarm if line.drift and line.drift.drifting else None
         return {
             "line": "ended" if self._watched.ended.is_set() else "running",
             "now": time.time(),
             "alarm": (
                 {"time": alarm.time, **asdict(alarm.drift)} if alarm and alarm.drift else None
             ),
-            "counters": asdict(self._watched.line.counters),
+            "counters": asdict(line.counters),
             **self._watched.board.state(since),
         }
+
+    def reset_drift(self) -> None:
+        """Let the line watch for drift anew; nothing where there is none."""
+        if self._watched:
+            self._watched.line.reset_drift()
 
     def try_photo(self, data: bytes, *, with_picture: bool) -> dict[str, Any]:
         """Score the bytes of one photo; ``picture`` is a JPEG as a data URL.
