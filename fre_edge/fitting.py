@@ -17,7 +17,7 @@ from fre_edge.fre import FRE, Head
 from fre_edge.fusion import Fusion
 from fre_edge.gathering import Keep
 from fre_edge.job import Job, make_gatherer, make_reader, prepare
-from fre_edge.learning import learn
+from fre_edge.learning import Learned, learn, recalibrate
 from fre_edge.options import FitOptions
 from fre_edge.partition import Partition, partition_of
 from fre_edge.saved import Identity, Saved
@@ -140,6 +140,19 @@ class Fit:
             state = replace(state, groups=self.state.groups)
         strategy = make_strategy(self.plan.method, self.options)
         learned = learn(state, self.shapes, self.photos, self.options, strategy)
+        return replace(self, **learned._asdict())
+
+    def recalibrate(self, state: State) -> "Fit":
+        """The same fit, its thresholds for features of the same photos that rounding has moved.
+
+        Learned anew, the subspaces would take up the noise of the rounding. Where the features that
+        were fitted are no longer kept, there is no other way.
+        """
+        if not (self.state.complete and state.complete):
+            return self.refit(state)
+        known = Learned(*(getattr(self, name) for name in Learned._fields))
+        strategy = make_strategy(self.plan.method, self.options)
+        learned = recalibrate(known, state, self.shapes, self.options, strategy)
         return replace(self, **learned._asdict())
 
 

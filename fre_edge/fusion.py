@@ -110,23 +110,30 @@ def held_out_fusion(
     -------
     The fusion, the fused score of each image (N,), and its largest fused M(i, j) (N,).
     """
-    energies = [
-        torch.from_numpy(layer).flatten(1) * shape.channels
-        for layer, shape in zip(maps, shapes, strict=True)
-    ]
     # A perfect reconstruction has the mean 0; any unit will do then.
     means = tuple(float(layer.mean()) or 1.0 for layer in maps)
     one = (1.0,) * len(maps)
     fusion = Fusion(means, one, one)
     if len(maps) > 1:
         alone = [
-            Fuse([shape], Fusion((mean,), (1.0,), (1.0,)), score)([energy])[0]
-            for shape, mean, energy in zip(shapes, means, energies, strict=True)
+            fuse_maps([layer], [shape], Fusion((mean,), (1.0,), (1.0,)), score)[0]
+            for layer, shape, mean in zip(maps, shapes, means, strict=True)
         ]
         fusion = Fusion(
             means,
             tuple(1.0 / mean for mean in means),
             tuple(1.0 / (float(scores.mean()) or 1.0) for scores in alone),
         )
+    return fusion, *fuse_maps(maps, shapes, fusion, score)
+
+
+def fuse_maps(
+    maps: Sequence[Floats], shapes: Sequence[FeatureShape], fusion: Fusion, score: str
+) -> tuple[Floats, Floats]:
+    """Score of each image (N,), and its largest M(i, j) (N,), from maps float64 (N, h, w)."""
+    energies = [
+        torch.from_numpy(layer).flatten(1) * shape.channels
+        for layer, shape in zip(maps, shapes, strict=True)
+    ]
     scores, fused = Fuse(shapes, fusion, score)(energies)
-    return fusion, scores.numpy(), fused.amax(1).numpy()
+    return scores.numpy(), fused.amax(1).numpy()

@@ -10,7 +10,7 @@ import numpy as np
 
 from fre_edge.expectation import Expectation, fit_expectation, look
 from fre_edge.features import FeatureShape
-from fre_edge.fusion import Fusion, held_out_fusion
+from fre_edge.fusion import Fusion, fuse_maps, held_out_fusion
 from fre_edge.grouping import (
     BLOCK,
     FOLDS,
@@ -86,21 +86,77 @@ def learn(
         if not state.complete and rank.components is None:
             _warn_of_small_sketch(subspace, rank)
     fusion, scores, maxima = held_out_fusion(maps, list(shapes), options.score)
-    groups = state.groups
-    assert groups is not None
-    assert state.folds is not None
     expectation = None
     if options.relative:
-        looks = look(state.kept[0], shapes[0], subspaces[0])
-        expectation, expected = fit_expectation(scores, looks, state.folds, state.scenes)
+        expectation, expected = _expect(scores, state, shapes, subspaces)
         scores, maxima = scores / expected, maxima / expected
+    scores, calibration = _calibrate(scores, maxima, state, options, parts)
+    return Learned(subspaces, fusion, expectation, calibration, state, scores)
+
+
+def recalibrate(
+    known: Learned,
+    shown: State,
+    shapes: Sequence[FeatureShape],
+    options: FitOptions,
+    strategy: Strategy,
+) -> Learned:
+    """Calibrate for features that differ by no more than rounding from those that were fitted.
+
+    Subspaces, fusion and expected errors stay. The held-out photos are judged by what they are in
+    ``shown``, under subspaces fitted without their fold.
+
+    Parameters
+    ----------
+    known
+        What was learned of a state that is complete.
+    shown
+        The same photos, as the other backbone sees them.
+    shapes, options, strategy
+        As for `learn`.
+    """
+    state = known.state
+    assert state.complete
+    assert state.folds is not None
+    rank = Rank(options.variance, options.components)
+    folds = [np.flatnonzero(state.folds == fold) for fold in np.unique(state.folds)]
+    maps = []
+    for layer, other, shape in zip(state.kept, shown.kept, shapes, strict=True):
+        divided = Divided(strategy, partition_of(options.subspace, shape))
+        vectors, others = (list(divided.partition.rows(Rows(x))) for x in (layer, other))
+        maps.append(divided.held_out(vectors, folds, rank, others))
+    scores, maxima = fuse_maps(maps, shapes, known.fusion, options.score)
+    if known.expectation is not None:
+        seen = replace(state, kept=shown.kept)
+        _, expected = _expect(scores, seen, shapes, known.subspaces)
+        scores, maxima = scores / expected, maxima / expected
+    scores, calibration = _calibrate(scores, maxima, state, options, len(folds))
+    return known._replace(calibration=calibration, held_out_scores=scores)
+
+
+def _expect(
+    scores: Floats,
+    state: State,
+    shapes: Sequence[FeatureShape],
+    subspaces: Sequence[Sequence[Subspace]],
+) -> tuple[Expectation, Floats]:
+    assert state.folds is not None
+    looks = look(state.kept[0], shapes[0], subspaces[0])
+    return fit_expectation(scores, looks, state.folds, state.scenes)
+
+
+def _calibrate(
+    scores: Floats, maxima: Floats, state: State, options: FitOptions, parts: int
+) -> tuple[Floats, Calibration]:
+    """Also the scores of photos, where those given are of tiles."""
+    groups = state.groups
+    assert groups is not None
     if options.view.tile:  # a photo is as bad as its worst tile, and counts once
         first = np.unique(state.photos, return_index=True)[1]
         scores, maxima = (np.maximum.reduceat(values, first) for values in (scores, maxima))
         groups = groups[first]
     source = "held-out training photos"
-    calibration = calibrate(scores, maxima, groups, options.fpr, parts, source)
-    return Learned(subspaces, fusion, expectation, calibration, state, scores)
+    return scores, calibrate(scores, maxima, groups, options.fpr, parts, source)
 
 
 def _complete(

@@ -33,6 +33,7 @@ from fre_edge.strategies.base import (
     Strategy,
     Subspace,
     check_finite,
+    refit_maps,
 )
 from fre_edge.strategies.covariance import Covariance
 from fre_edge.strategies.pca import Pca
@@ -202,7 +203,13 @@ class Divided:
         """One subspace for each of ``parts``, as `Partition.rows` gives them."""
         return [self._suited(rows).fit(rows, rank) for rows in parts]
 
-    def held_out(self, parts: Sequence[Rows], folds: Folds, rank: Rank) -> Floats:
+    def held_out(
+        self,
+        parts: Sequence[Rows],
+        folds: Folds,
+        rank: Rank,
+        shown: Sequence[Rows] | None = None,
+    ) -> Floats:
         """Map of each image under subspaces fitted without its fold, float64 (N, h, w).
 
         Parameters
@@ -213,11 +220,17 @@ class Divided:
             Indices of images.
         rank
             As for `fit`.
+        shown
+            The same images as another backbone sees them, to be judged in place of ``parts``.
         """
         maps = []
-        for part, rows in zip(self.partition.parts, parts, strict=True):
+        for i, (part, rows) in enumerate(zip(self.partition.parts, parts, strict=True)):
             of_rows = [_rows_of(fold, part) for fold in folds]
-            found = self._suited(rows).held_out(rows, part.shape, of_rows, rank)
+            suited = self._suited(rows)
+            if shown is None:
+                found = suited.held_out(rows, part.shape, of_rows, rank)
+            else:
+                found = refit_maps(suited, rows, part.shape, of_rows, rank, shown[i])
             maps.append(torch.from_numpy(found))
         shape = self.partition.shape
         joined: Floats = self.partition.join(maps).numpy()

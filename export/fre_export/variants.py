@@ -87,7 +87,7 @@ def build_fp32(model: Model) -> Built:
 
 
 def build_variant(model: Model, name: str, fp32: Built) -> Built:
-    """Write the variant ``name``, fitted and calibrated on its own features.
+    """Write the variant ``name``, calibrated on its own features; int8 is fitted on them as well.
 
     Raises
     ------
@@ -102,10 +102,11 @@ def build_variant(model: Model, name: str, fp32: Built) -> Built:
     if precision == "int8":
         trunk = quantise(trunk, _quantisation_inputs(model))
     run = _runner(trunk, precision, model.graph)
-    fitted = model.fitted.refit(model.fitted.gather(run))
+    seen = model.fitted.gather(run)
+    fitted = model.fitted.refit(seen) if precision == "int8" else model.fitted.recalibrate(seen)
     shown = [run(sample.image) for sample in (*model.samples, model.golden)]
-    seen = [np.stack(layer) for layer in zip(*shown, strict=True)]
-    expected = reference_head(fitted.head(_lift_to(model)), seen, fitted.shapes)
+    layers = [np.stack(layer) for layer in zip(*shown, strict=True)]
+    expected = reference_head(fitted.head(_lift_to(model)), layers, fitted.shapes)
     # ONNX Runtime has no bf16 on the CPU.
     engines = ("openvino",) if precision == "bf16" else tuple(ENGINES)
     built = _build(model, name, trunk, fitted, expected, engines)

@@ -215,9 +215,18 @@ class Strategy(Protocol):
 
 
 def refit_maps(
-    strategy: Strategy, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank
+    strategy: Strategy,
+    rows: Rows,
+    shape: FeatureShape,
+    folds: Folds,
+    rank: Rank,
+    shown: Rows | None = None,
 ) -> Floats:
-    """`Strategy.held_out` by the plain way: fit once for each fold."""
+    """`Strategy.held_out` by the plain way: fit once for each fold.
+
+    ``shown`` are the same photos as another backbone sees them, to be judged in place of ``rows``.
+    """
+    shown = shown or rows
     maps = np.zeros((len(rows), shape.height, shape.width))
     for held_out in folds:
         rest = rows.without(held_out)
@@ -226,7 +235,7 @@ def refit_maps(
             subspace = strategy.fit(rest, Rank(rank.variance, components))
         except DataError:  # too few, or all alike, though the rows as a whole are not
             subspace = point(rest.mean())
-        maps[held_out] = subspace.error_maps(rows.take(held_out), shape)
+        maps[held_out] = subspace.error_maps(shown.take(held_out), shape)
     return maps
 
 

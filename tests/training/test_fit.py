@@ -226,3 +226,24 @@ def test_a_refit_keeps_what_was_not_learned_and_changes_nothing_in_place(fits):
         assert getattr(again, name) is getattr(fitted, name)
     assert again.calibration != fitted.calibration
     np.testing.assert_array_equal(fitted.subspaces[0][0].components, before)
+
+
+@pytest.mark.parametrize("layers", [("layer1",), ("layer1", "layer2")])
+def test_a_recalibration_on_the_same_features_changes_nothing(fits, layers):
+    fitted, features = fits[layers]
+    again = fitted.recalibrate(State.of([layer.copy() for layer in features]))
+    np.testing.assert_allclose(again.held_out_scores, fitted.held_out_scores, rtol=1e-4)
+    for scale in ("image", "pixel"):
+        before, after = (getattr(f.calibration, scale).value for f in (fitted, again))
+        assert after == pytest.approx(before, rel=1e-4)
+
+
+def test_a_recalibration_counts_rounding_as_error_and_leaves_the_model_as_it_is(fits):
+    fitted, features = fits["layer1", "layer2"]
+    noise = np.random.default_rng(0)
+    rounded = [x + 0.1 * x.std() * noise.normal(size=x.shape).astype(np.float32) for x in features]
+    again = fitted.recalibrate(State.of(rounded))
+    for name in ("subspaces", "fusion", "expectation", "state", "photos"):
+        assert getattr(again, name) is getattr(fitted, name)
+    assert again.calibration.image.value > fitted.calibration.image.value
+    assert (again.held_out_scores > fitted.held_out_scores).mean() > 0.9
