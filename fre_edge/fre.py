@@ -20,6 +20,9 @@ from fre_edge.partition import Partition
 from fre_edge.strategies.base import Subspace
 from fre_runtime.calibration import Threshold
 
+SLACK = 0.5
+"""How far outside of 0..1 a float pixel may lie, as sharp resizing brings it."""
+
 
 class FreOutputs(NamedTuple):
     """The four outputs, in the graph's order; see `fre_runtime.engines.Outputs`."""
@@ -173,14 +176,17 @@ class Head(nn.Module):
     def forward(self, features: Sequence[Tensor], image: Tensor | None = None) -> FreOutputs:
         """Score the features of a batch, float32 (N, C, h, w) for each layer; see `FRE.forward`.
 
-        ``image`` is given where it is of floats: it can hold a NaN then, and a trunk may lose it.
+        ``image`` is given where it is of floats: it can hold a NaN then, which a trunk may lose, or
+        be of another scale than 0..1.
         """
         raw_score, raw_map = self.raw(features)
         score = _calibrated(raw_score, self.image_tau, self.image_spread)
         # x - x is 0, or NaN where x is not finite: engines lose NaN in max, ReLU and Clip.
         total = raw_map.sum((1, 2, 3))
         if image is not None:
-            total = total + image.sum((1, 2, 3))
+            each = (1, 2, 3)
+            room = torch.minimum(image.amin(each) + SLACK, 1 + SLACK - image.amax(each))
+            total = total + image.sum(each) + room.sqrt()  # NaN where there is no room
         score = score + (total - total)
         anomaly_map = _calibrated(raw_map, self.pixel_tau, self.pixel_spread)
         if self.lift_to is not None:
@@ -218,7 +224,8 @@ class FRE(nn.Module):
         -------
         pred_score float32 (N,), pred_label bool (N,), anomaly_map float32 (N, 1, h, w), pred_mask
         bool (N, 1, h, w). Scores and maps lie in 0..1 and 0.5 is the threshold. Where any feature
-        is not finite, the score is NaN and the label True.
+        is not finite, or a float pixel lies outside of -0.5..1.5, the score is NaN and the label
+        True.
         """
         floats = image if self.extractor.io == "float" else None
         outputs: FreOutputs = self.head(self.extractor(image), floats)

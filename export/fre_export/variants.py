@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from fre_edge.extraction import OpenVinoTrunk
 from fre_edge.fitting import Fit
-from fre_export.metadata import graph_metadata
+from fre_export.metadata import graph_metadata, onnx_props
 from fre_export.onnx_graph import join, save_onnx, trace_head
 from fre_export.openvino_ir import save_ir
 from fre_export.parity import Sample, prove, reference, reference_head
@@ -175,7 +175,7 @@ def _build(
     with tempfile.TemporaryDirectory() as folder:
         graph_file = model.root / files.get("onnxruntime", "") if "onnxruntime" in files else None
         onnx_path = graph_file or Path(folder) / "model.onnx"
-        save_onnx(join(trunk, head, metadata), onnx_path)
+        save_onnx(join(trunk, head, onnx_props(metadata)), onnx_path)
         save_ir(onnx_path, metadata, model.root / files["openvino"])
     settings = Settings(default_threads(), precision)
     loaded = {

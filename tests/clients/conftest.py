@@ -4,20 +4,29 @@ Every test of this folder bears the marker `clients`.
 """
 
 import hashlib
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import venv as environments
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from fre_edge import Fit, FitOptions, fit
 from fre_export import ExportOptions, export
+from fre_runtime import read_image
+from fre_runtime.image import encode_image, resize
 from fre_runtime.model_dir import ModelDir
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "clients"
+FOLLOW = Path(__file__).parent / "follow.py"
 LEAKS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would show a client our own packages."""
 PHOTOS = 120
@@ -75,3 +84,85 @@ def golden_float_model(solar_fit, tmp_path_factory) -> ModelDir:
     """The same with ``--io float``: 0..1, NCHW, the map as large as the input."""
     out = tmp_path_factory.mktemp("golden") / "float"
     return export(solar_fit, out, options=ExportOptions(io="float"))
+
+
+@pytest.fixture(scope="session")
+def photos(solar_cells, tmp_path_factory) -> dict[str, list[Path]]:
+    """Photos by kind, good and defective ones of each.
+
+    ``exact`` have the model's size, and among them are two in colour, so that the order of the
+    channels matters; ``camera`` are as they were taken, 300 x 300; ``large`` are 1200 x 1000.
+    """
+    root = tmp_path_factory.mktemp("photos")
+    taken = [
+        path
+        for folder in ("test/good", "test/defective")
+        for path in sorted((solar_cells / folder).iterdir())[:3]
+    ]
+    pictures = [read_image(path) for path in taken]
+    exact = [resize(picture, 256, 256) for picture in pictures]
+    tint = np.array([1.0, 0.8, 0.6])
+    exact += [(picture * tint).astype(np.uint8) for picture in (exact[0], exact[3])]
+    large = [cv2.resize(pictures[i], (1200, 1000), interpolation=cv2.INTER_CUBIC) for i in (1, 4)]
+
+    def written(kind: str, images: list) -> list[Path]:
+        paths = [root / f"{kind}{number}.png" for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            path.write_bytes(encode_image(image, ".png"))
+        return paths
+
+    return {"exact": written("exact", exact), "camera": taken, "large": written("large", large)}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of docs/embedding, as somebody follows it."""
+
+    text: str
+
+    def blocks(self, language: str) -> list[str]:
+        """Its fenced blocks in one language."""
+        return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)
+
+    @property
+    def requirements(self) -> list[str]:
+        """What its line ``pip install ...`` installs."""
+        (line,) = (b for b in self.blocks("bash") if b.startswith("pip install "))
+        return shlex.split(line)[2:]
+
+
+@pytest.fixture(scope="session")
+def page():
+    """``page(name)`` reads a page of docs/embedding."""
+    return lambda name: Page((ROOT / "docs/embedding" / f"{name}.md").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def follow(client_environ, tmp_path_factory):
+    """``follow(python, blocks, model, photos, record, probes)`` runs blocks as `follow.py` says.
+
+    In a folder that holds the model as ``model``; gives the answers and what the probes found.
+    """
+
+    def followed(python, blocks, model, photos, record, probes=None):
+        folder = tmp_path_factory.mktemp("reader")
+        (folder / "model").symlink_to(model.path)
+        task = {
+            "blocks": blocks,
+            "photos": [str(path) for path in photos],
+            "record": record,
+            "probes": probes or {},
+        }
+        done = subprocess.run(
+            [python, FOLLOW],
+            input=json.dumps(task),
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=client_environ,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return followed

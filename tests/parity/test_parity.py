@@ -72,6 +72,25 @@ def test_a_pixel_that_is_not_finite_gives_nan_and_is_never_good(engine, value, f
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(255, 0), (2, -1), (4.5, -2.1)], ids=["0..255", "-1..1", "normalised"]
+)
+def test_floats_of_another_scale_give_nan_and_are_never_good(engine, scale, offset, float_model):
+    batch = batch_for(float_model.card.graph, 2)
+    batch[1] = batch[1] * scale + offset
+    outputs = open_engine(float_model, engine).run(batch)
+    assert np.isfinite(outputs.pred_score[0])
+    assert np.isnan(outputs.pred_score[1])
+    assert outputs.pred_label[1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_floats_that_resizing_brought_a_little_outside_are_taken(engine, float_model):
+    batch = batch_for(float_model.card.graph, 1) * np.float32(1.6) - np.float32(0.3)
+    assert np.isfinite(open_engine(float_model, engine).run(batch).pred_score[0])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_flavours_agree_on_a_photo(engine, uint8_model, float_model):
     a = open_engine(uint8_model, engine).run(batch_for(uint8_model.card.graph, 2))
     b = open_engine(float_model, engine).run(batch_for(float_model.card.graph, 2))
