@@ -17,9 +17,11 @@ from fre_runtime.commands.common import (
     regions,
     write_json,
 )
+from fre_runtime.commands.deploy import describe
 from fre_runtime.errors import MissingDependencyError, UsageError
 from fre_runtime.geometry import View
 from fre_runtime.model_dir import REPORT, ModelDir
+from fre_runtime.repository import check_repository, lay_out, servable_name
 from fre_runtime.threads import default_threads
 
 DEFAULTS = FitOptions()
@@ -53,6 +55,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, required=True, metavar="DIR", help="model directory to write"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory")
+    parser.add_argument(
+        "--serving",
+        type=Path,
+        metavar="DIR",
+        help="also lay the model out there for OpenVINO Model Server and Triton, as the next "
+        "version of its name; fre-deploy does that later",
+    )
     model = parser.add_argument_group("model")
     model.add_argument(
         "--backbone",
@@ -223,11 +232,21 @@ def run(args: argparse.Namespace) -> int:
         if team.rank:
             contribute(args.images, fit_options, team)
             return 0
+        if args.serving:
+            if args.serving.absolute().is_relative_to(args.out.absolute()):
+                raise UsageError(
+                    f"--serving {args.serving}: lies in {args.out}, which must hold the model's "
+                    "own files only; choose another directory"
+                )
+            check_repository(args.serving, servable_name(args.out.absolute().name))
         model = export(args.images, args.out, fit_options, options, args.update, team)
+        served = lay_out(model, args.serving) if args.serving else None
     if args.json:
         write_json(args.json, asdict(model.card))
     if args.json != "-":
         for line in _summary(model, time.monotonic() - start):
+            out(line)
+        for line in describe(served) if served else []:
             out(line)
     return 0
 

@@ -1,7 +1,7 @@
 """The class that edge apps embed: a model directory in, results out."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +85,11 @@ class Detector:
     def info(self) -> EngineInfo:
         """What runs, and how."""
         return self._engine.info
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the graph file says of itself, e.g. its thresholds and Model API's keys."""
+        return self._engine.metadata
 
     def __call__(self, source: Source) -> Result:
         """Score one image.

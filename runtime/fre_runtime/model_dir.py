@@ -167,9 +167,7 @@ def new_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield temporary
-        for path in [*temporary.rglob("*"), temporary]:
-            path.chmod(0o755 if path.is_dir() else 0o644)  # some writers make private files
-            _fsync(path)
+        settle(temporary)
         _replace(temporary, out)
         _fsync(out.parent)
     except OSError as error:
@@ -178,6 +176,13 @@ def new_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle(directory: Path) -> None:
+    """Make all of a directory readable, and have it on disk before it takes its place."""
+    for path in [*directory.rglob("*"), directory]:
+        path.chmod(0o755 if path.is_dir() else 0o644)  # some writers make private files
+        _fsync(path)
 
 
 def _replace(new: Path, out: Path) -> None:
@@ -197,7 +202,8 @@ def _replace(new: Path, out: Path) -> None:
 def _fsync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows cannot open directories
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,6 +1,7 @@
 """KServe v2 over REST: the protocol's words, and a client that is not ours."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from fre_runtime.serve.kserve import (
     InferRequest,
     ProtocolError,
     format_answer,
+    json_limit,
     model_metadata,
     parse_request,
 )
@@ -50,6 +52,10 @@ def test_the_server_tells_what_it_is(client, path, uint8_model):
     told = client.get(path).json()
     assert told == client.get(f"{path}/versions/1").json()
     assert (told["name"], told["versions"], told["platform"]) == (name, ["1"], "openvino_ir")
+    said = told["rt_info"]["model_info"]
+    assert said["model_type"] == "AnomalyDetection"
+    calibration = uint8_model.card.variants["fp32"].calibration
+    assert float(said["fre_image_threshold"]) == calibration.image.value
     assert told["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 64, 64, 3]}]
     outputs = [(o["name"], o["datatype"], len(o["shape"])) for o in told["outputs"]]
     assert outputs == [
@@ -131,7 +137,7 @@ def test_what_is_no_request_is_refused(client, path, body, reason):
         ({"data": [[1, 2], [3]]}, "regular array"),
         ({"data": [[1, 2], 3]}, "24576 numbers of UINT8, got list"),
         ({"data": [[[[[[1]]]]]]}, "24576 numbers of UINT8, got list"),
-        ({"data": ["x" * 10**6, *[""] * 10**5]}, "24576 numbers of UINT8, got str"),
+        ({"data": ["x" * 10**5, *[""] * 10**4]}, "24576 numbers of UINT8, got str"),
         ({"data": [True] * 24576}, "24576 numbers of UINT8, got bool"),
         ({"data": [0.5] * 24576}, "24576 numbers of UINT8"),
         ({"data": [256] * 24576}, r"0\.\.255"),
@@ -187,6 +193,36 @@ def test_binary_parts_of_the_wrong_length_are_refused(uint8_model, batch, length
         parse_request(body, length or str(len(head)), uint8_model.card.graph)
 
 
+def test_the_json_of_a_request_is_bounded_before_it_is_read(uint8_model, batch):
+    graph = uint8_model.card.graph
+    limit = json_limit(graph)
+    fits = json.dumps({"inputs": [tensor(batch)]}).encode().ljust(limit)
+    assert parse_request(fits, None, graph).batch.shape == batch.shape
+    with pytest.raises(ProtocolError, match=f"{limit + 1} bytes, over this model's limit"):
+        parse_request(fits + b" ", None, graph)
+    head = json.dumps(
+        {"inputs": [tensor(batch, data=None, parameters={"binary_data_size": batch.nbytes})]}
+    ).encode()
+    many = parse_request(head + batch.tobytes(), str(len(head)), graph)  # binary parts are not JSON
+    np.testing.assert_array_equal(many.batch, batch)
+
+
+@pytest.mark.parametrize("unit", ["[]", "{}", "[[]]", "0"])
+def test_reading_json_takes_bounded_memory(uint8_model, unit):
+    graph = uint8_model.card.graph
+    plain = {"name": "image", "datatype": "UINT8", "shape": [1, 64, 64, 3], "data": []}
+    head, tail = json.dumps({"inputs": [plain]}).split("[]")
+    count = (json_limit(graph) - len(head) - len(tail)) // (len(unit) + 1)
+    body = f"{head}[{','.join([unit] * count)}]{tail}".encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="must hold 12288 numbers"):
+            parse_request(body, None, graph)
+        assert tracemalloc.get_traced_memory()[1] < 50 * json_limit(graph)
+    finally:
+        tracemalloc.stop()
+
+
 def test_bytes_that_belong_to_nothing_are_refused(uint8_model, batch):
     head = json.dumps({"inputs": [tensor(batch)]}).encode()
     with pytest.raises(ProtocolError, match="3 bytes follow the JSON"):
@@ -206,7 +242,7 @@ def test_float_pixels_outside_0_to_1_are_refused(float_model, value):
 def test_float_models_take_floats(float_model, client_for, make_photo):
     detector = Detector(float_model)
     batch = prepare(make_photo(1), float_model.card.graph)
-    told = model_metadata(float_model.card, "onnxruntime")
+    told = model_metadata(float_model.card, "onnxruntime", {})
     assert told["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 3, 64, 64]}]
     inputs = [tensor(batch, name="input", datatype="FP32")]
     client = client_for(detector=detector)

@@ -50,3 +50,8 @@ def info() -> None:
 def serve() -> None:
     """Entry point of fre-serve."""
     launch("fre_runtime.commands.serve")
+
+
+def deploy() -> None:
+    """Entry point of fre-deploy."""
+    launch("fre_runtime.commands.deploy")

@@ -87,7 +87,7 @@ def _page_routes(service: Service, limits: Limits) -> list[Route]:
 def _kserve_routes(service: Service, limits: Limits) -> list[Route]:
     detector, card = service.detector, service.detector.card
     about_server = kserve.server_metadata(version("fre-edge"))
-    about_model = kserve.model_metadata(card, detector.info.engine)
+    about_model = kserve.model_metadata(card, detector.info.engine, detector.metadata)
 
     async def server(request: Request) -> Response:
         return JSONResponse(about_server)

@@ -7,6 +7,7 @@ its extension for binary tensors is Triton's.
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -23,6 +24,13 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 
 MAX_BATCH = 32
 """Images in one request: a batch holds memory for all of its features at once."""
+
+CHARACTERS = 24
+"""Of JSON for each number of one image: all digits of a float. Python takes up to some 45 bytes of
+memory for a byte of JSON, so what the JSON of a request costs is bounded by the model's input."""
+
+SPARE = 1 << 16
+"""Bytes of JSON besides the numbers."""
 
 MAX_DEPTH = 4
 """Axes of a tensor: lists within lists."""
@@ -54,8 +62,12 @@ def server_metadata(version: str) -> dict[str, Any]:
     return {"name": "fre-serve", "version": version, "extensions": ["binary_tensor_data"]}
 
 
-def model_metadata(card: Card, engine: str) -> dict[str, Any]:
-    """Answer to ``GET /v2/models/NAME``."""
+def model_metadata(card: Card, engine: str, said: Mapping[str, str]) -> dict[str, Any]:
+    """Answer to ``GET /v2/models/NAME``.
+
+    ``said`` is what the graph file says of itself: as OpenVINO Model Server does, it is passed on
+    under ``rt_info``, where Intel's Model API looks for the kind of the model.
+    """
     graph = card.graph
     map_shape = [-1, 1, graph.map_height, graph.map_width]
     shapes = dict(zip(OUTPUTS, ([-1], [-1], map_shape, map_shape), strict=True))
@@ -74,6 +86,7 @@ def model_metadata(card: Card, engine: str) -> dict[str, Any]:
             {"name": name, "datatype": kind, "shape": shapes[name]}
             for name, kind in _OUTPUT_TYPES.items()
         ],
+        "rt_info": {"model_info": dict(said)},
     }
 
 
@@ -95,6 +108,12 @@ def parse_request(body: bytes, json_length: str | None, graph: Graph) -> InferRe
         When the body is not what the protocol or the model wants.
     """
     head, tail = _split(body, json_length)
+    limit = json_limit(graph)
+    if len(head) > limit:
+        raise ProtocolError(
+            f"the JSON has {len(head)} bytes, over this model's limit of {limit}; send the tensor "
+            "as binary data, which is faster, too"
+        )
     request = _parse_json(head)
     inputs = request.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
@@ -109,6 +128,11 @@ def parse_request(body: bytes, json_length: str | None, graph: Graph) -> InferRe
     if request_id is not None and not isinstance(request_id, str):
         raise ProtocolError(f"id must be a string, got {request_id!r}")
     return InferRequest(batch, _wanted(request), request_id)
+
+
+def json_limit(graph: Graph) -> int:
+    """Bytes of JSON in one request: one float image with all its digits, several of uint8."""
+    return SPARE + CHARACTERS * math.prod(graph.input_shape)
 
 
 def _split(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
