@@ -187,7 +187,10 @@ def test_a_region_finds_what_lies_in_it_and_ignores_the_rest(region_model):
 
 def test_the_card_says_what_is_looked_at(region_model, tiled_model, capsys):
     assert run_command(info, [str(region_model)]) == 0
-    assert "region polygon of 4 corners, aspect kept" in capsys.readouterr().out
+    assert (
+        "region polygon of 4 corners of photos of 170 x 110 pixels, aspect kept"
+        in capsys.readouterr().out
+    )
     assert run_command(info, [str(tiled_model.path)]) == 0
     said = "in tiles of 48 x 48 pixels that overlap by 0.25, stretched"
     assert said in capsys.readouterr().out

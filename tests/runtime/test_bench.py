@@ -12,6 +12,7 @@ from fre_runtime import QualityError
 from fre_runtime.commands import bench
 from fre_runtime.commands.common import run_command
 from fre_runtime.engines import EngineInfo
+from fre_runtime.geometry import View
 from fre_runtime.harness import gate
 from fre_runtime.harness.benchmark_app import benchmark_app
 from fre_runtime.harness.noise import LIMITS
@@ -270,10 +271,18 @@ def test_a_region_that_the_frame_does_not_hold(writable_model, call, capsys):
     said = capsys.readouterr().err
     assert "is 1200 x 1000 pixels, the model's regions are drawn on photos of 1600 x 100" in said
     assert "see --image and --frame-size" in said
-    assert call(writable_model, "--scope", "frame", "--engine", "onnxruntime") == 0
     image = writable_model / "golden" / "image.png"
     assert call(writable_model, "--image", image, "--max-pixels", 10) == 1
     assert "over the limit of 10" in capsys.readouterr().err
+
+
+def test_frames_have_the_size_that_regions_are_drawn_on():
+    image = np.zeros((40, 60, 3), np.uint8)
+    regions = View(regions=[[[0, 0], [9, 0], [9, 9], [0, 9]]], size=[100, 160])
+    assert bench._camera_frame(image, None, regions).shape == (100, 160, 3)
+    assert bench._camera_frame(image, None, View()).shape == (1000, 1200, 3)
+    assert bench._camera_frame(image, (80, 50), regions).shape == (50, 80, 3)
+    assert bench._camera_frame(image, "native", regions).shape == (40, 60, 3)
 
 
 def test_without_an_engine_says_so(uint8_model, call, monkeypatch, capsys):
