@@ -39,7 +39,8 @@ fix: $(STAMP)
 	$(BIN)/ruff format .
 
 # CATEGORIES: further data sets in MVTec layout, besides the solar cells. GROUPED: the same, with
-# their groups, as "--grouped CATEGORY GROUPS.csv". MVTEC: a folder of categories.
+# their groups, as "--grouped CATEGORY GROUPS.csv". MVTEC: a folder of categories. PARTS: a category
+# and the groups of its photos, as "CATEGORY GROUPS.csv".
 quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality rows $(CATEGORIES) $(GROUPED)
 	$(BIN)/python -m benchmarks.quality sweeps $(CATEGORIES) $(GROUPED)
@@ -50,6 +51,10 @@ bench: demo quality
 	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/fitting.py build/demo/data
 	$(BIN)/python benchmarks/strategies.py build/demo/data
+	$(BIN)/python benchmarks/subspaces.py $(CATEGORIES)
+	$(BIN)/python benchmarks/drift.py $(CATEGORIES)
+	$(if $(PARTS),$(BIN)/python benchmarks/thresholds.py $(PARTS))
+	$(BIN)/python benchmarks/rounding.py build/demo/data
 	$(BIN)/python -m benchmarks.scaling --photos build/demo/data
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data \

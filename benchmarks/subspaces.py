@@ -18,7 +18,7 @@ from scoring import publish, score, show, with_solar_cells
 from fre_edge import FitOptions
 from fre_runtime.image import encode_image, read_image, read_mask
 
-SUBSPACES = (("whole", 0.92), ("regions:2", 0.92), ("regions:4", 0.92), ("local", 0.92))
+SUBSPACES = (("whole", 0.90), ("regions:2", 0.90), ("regions:4", 0.90), ("local", 0.90))
 SUBSPACES += (("local", 0.80), ("local", 0.97))
 
 

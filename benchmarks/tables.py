@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from benchmarks import method_tables as method
 from benchmarks.quality import tables as quality
 from benchmarks.scaling import tables as scaling
 
@@ -213,6 +214,10 @@ def main(argv: list[str] | None = None) -> int:
             "cuts": quality.cuts_table,
             "limits": limits_table,
             "fitting": fitting_table,
+            "strategies": method.strategies_table,
+            "subspaces": method.subspaces_table,
+            "thresholds": method.thresholds_table,
+            "drift": method.drift_table,
             "scaling": scaling.scaling_table,
             "processes": scaling.processes_table,
             "peers": peers_table,
