@@ -130,11 +130,10 @@ class Fit:
             return keep.state()
 
     def refit(self, state: State) -> "Fit":
-        """The same fit on other features of the same photos: those of a quantised backbone.
+        """The same fit on other features, of the same photos or of a part of them.
 
-        Subspaces, fusion and thresholds are learned anew, so that what quantisation does to the
-        features of good photos counts as good; scenes stay as they were found, where every photo
-        was kept.
+        Subspaces, fusion and thresholds are learned anew; scenes stay as they were found, where
+        every photo was kept.
         """
         if state.complete and state.groups is None:
             state = replace(state, groups=self.state.groups)
@@ -143,10 +142,11 @@ class Fit:
         return replace(self, **learned._asdict())
 
     def recalibrate(self, state: State) -> "Fit":
-        """The same fit, its thresholds for features of the same photos that rounding has moved.
+        """The same fit, its thresholds for the features that a rounded backbone gives.
 
-        Learned anew, the subspaces would take up the noise of the rounding. Where the features that
-        were fitted are no longer kept, there is no other way.
+        Subspaces learned anew would take up the noise of the rounding, and find fewer defects
+        (``benchmarks/NOTES.md``). Where the features that were fitted are no longer kept, there is
+        no other way.
         """
         if not (self.state.complete and state.complete):
             return self.refit(state)

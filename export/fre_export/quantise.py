@@ -43,6 +43,9 @@ def quantise(trunk: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
             nncf.Dataset(samples, lambda batch: {name: batch}),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset.PERFORMANCE,
+            # Layer by layer, each on what the quantised ones before it give: half the error of the
+            # fast way in the features, for some ten seconds more.
+            fast_bias_correction=False,
             # The largest range of all photos, not their mean: a defect must not be clipped.
             advanced_parameters=AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX

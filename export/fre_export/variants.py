@@ -87,7 +87,7 @@ def build_fp32(model: Model) -> Built:
 
 
 def build_variant(model: Model, name: str, fp32: Built) -> Built:
-    """Write the variant ``name``, calibrated on its own features; int8 is fitted on them as well.
+    """Write the variant ``name``: the same fit, calibrated on its own features.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def build_variant(model: Model, name: str, fp32: Built) -> Built:
         trunk = quantise(trunk, _quantisation_inputs(model))
     run = _runner(trunk, precision, model.graph)
     seen = model.fitted.gather(run)
-    fitted = model.fitted.refit(seen) if precision == "int8" else model.fitted.recalibrate(seen)
+    fitted = model.fitted.recalibrate(seen)
     shown = [run(sample.image) for sample in (*model.samples, model.golden)]
     layers = [np.stack(layer) for layer in zip(*shown, strict=True)]
     expected = reference_head(fitted.head(_lift_to(model)), layers, fitted.shapes)
