@@ -31,7 +31,7 @@ def answers(python, anomalib, follow, photos, golden_float_model, golden_model):
         "0..1": score.format("(image / 255).astype('float32')"),
         "ones": score.format("(image > 60).astype('uint8')"),
         "white": score.format("(image > 60).astype('uint8') * 255"),
-        "bright normalised": score.format("(image / 255 * 4 - 1).astype('float32')"),
+        "bright normalised": score.format("(image / 255 * 9 - 1).astype('float32')"),
         "dark normalised": score.format("(image / 255 - 1).astype('float32')"),
         "dark label": "bool(inferencer.predict((image / 255 - 1).astype('float32')).pred_label)",
         "nan": score.format("(image * float('nan')).astype('float32')"),
