@@ -133,8 +133,8 @@ class Page:
 
 @pytest.fixture(scope="session")
 def page():
-    """``page(name)`` reads a page of docs/embedding."""
-    return lambda name: Page((ROOT / "docs/embedding" / f"{name}.md").read_text(encoding="utf-8"))
+    """``page(name)`` reads a page of docs/embedding; tests/docs leaves those named here to us."""
+    return lambda name: Page((ROOT / "docs/embedding" / name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

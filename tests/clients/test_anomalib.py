@@ -12,7 +12,7 @@ RECORD = """[
 
 @pytest.fixture(scope="module")
 def anomalib(page):
-    return page("anomalib")
+    return page("anomalib.md")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def as_floats(block: str, dictionary: bool) -> str:
     return block.replace(given, wanted)
 
 
-@pytest.mark.parametrize("client", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("client", ["onnxruntime.md", "openvino.md"])
 @pytest.mark.parametrize("flavour", ["golden_model", "golden_float_model"])
 def test_the_page_gives_our_scores(client, flavour, python, page, follow, photos, request):
     model = request.getfixturevalue(flavour)
@@ -34,9 +34,9 @@ def test_the_page_gives_our_scores(client, flavour, python, page, follow, photos
     if flavour == "golden_float_model":
         assert FLOATS in page(client).text
         first = f"{first}\nimport numpy as np"
-        second = as_floats(second, client == "onnxruntime")
+        second = as_floats(second, client == "onnxruntime.md")
     record = "[float(score[0]), bool(label[0]), anomaly_map]"
-    if client == "openvino":
+    if client == "openvino.md":
         record = (
             "[float(outputs['pred_score'][0]), bool(outputs['pred_label'][0]), "
             "outputs['anomaly_map']]"
@@ -57,7 +57,7 @@ def test_the_page_gives_our_scores(client, flavour, python, page, follow, photos
 def test_wrong_input_gives_what_the_contract_says(flavour, python, page, follow, photos, request):
     """ONNX Runtime, and OpenVINO below."""
     model = request.getfixturevalue(flavour)
-    first, second = page("onnxruntime").blocks("python")
+    first, second = page("onnxruntime.md").blocks("python")
     shown = BYTES if flavour == "golden_model" else FLOATS
     given = {
         "right": shown,
@@ -84,13 +84,13 @@ def test_wrong_input_gives_what_the_contract_says(flavour, python, page, follow,
         second = as_floats(second, True)
     path = photos["exact"][-1]
     probes = {case: run.replace("GIVEN", source) for case, source in given.items()}
-    _, ort = follow(python("onnxruntime"), [setup, second], model, [path], "None", probes)
+    _, ort = follow(python("onnxruntime.md"), [setup, second], model, [path], "None", probes)
     errors = ["float64", "another type", "size", "one channel", "no batch", "layout"]
     assert all(ort[case].startswith("InvalidArgument") for case in errors), ort
     assert ort["none"] == []
     check_the_rest(ort, ort["two"])
 
-    first, second = page("openvino").blocks("python")
+    first, second = page("openvino.md").blocks("python")
     if shown == FLOATS:
         second = as_floats(second, False)
     run = "model(np.ascontiguousarray(GIVEN))['pred_score']"
@@ -100,7 +100,7 @@ def test_wrong_input_gives_what_the_contract_says(flavour, python, page, follow,
         probes["black"] = run.replace("GIVEN", "image[None] // 255")
         probes["label"] = "bool(model((image[None] / 255).astype('float32'))['pred_label'][0])"
     setup = f"{first}\nimport numpy as np"
-    _, ov = follow(python("openvino"), [setup, second], model, [path], "None", probes)
+    _, ov = follow(python("openvino.md"), [setup, second], model, [path], "None", probes)
     errors = ["size", "one channel", "no batch", "layout", "two", "none"]
     assert all(ov[case].startswith("RuntimeError") for case in errors), ov
     assert ov["float64"] == ov["right"]
@@ -122,8 +122,8 @@ def check_the_rest(scores: dict, two: list) -> None:
 def test_benchmark_app_just_runs(flavour, python, page, client_environ, tmp_path, request):
     model = request.getfixturevalue(flavour)
     (tmp_path / "model").symlink_to(model.path)
-    app = python("openvino").parent / "benchmark_app"
-    commands = page("openvino").blocks("bash")[-1].strip().splitlines()
+    app = python("openvino.md").parent / "benchmark_app"
+    commands = page("openvino.md").blocks("bash")[-1].strip().splitlines()
     assert [line.split()[:3] for line in commands] == [
         ["benchmark_app", "-m", "model/openvino/model.xml"],
         ["benchmark_app", "-m", "model/model.onnx"],
@@ -146,8 +146,8 @@ def test_benchmark_app_just_runs(flavour, python, page, client_environ, tmp_path
 def test_the_contracts_golden_check_passes(flavour, python, page, follow, photos, request):
     model = request.getfixturevalue(flavour)
     record = "[float(raw(outputs['pred_score'])[0]), tau, s]"
-    blocks = page("contract").blocks("python")
-    ((raw, tau, s),), _ = follow(python("contract"), blocks, model, photos["exact"][:1], record)
+    blocks = page("contract.md").blocks("python")
+    ((raw, tau, s),), _ = follow(python("contract.md"), blocks, model, photos["exact"][:1], record)
     ours = Detector(model, "onnxruntime")(model.path / "golden/image.png")
     assert raw == pytest.approx(ours.raw_score, rel=1e-5)
     threshold = model.variant("fp32").calibration.image
@@ -159,12 +159,12 @@ def test_the_contracts_golden_check_notices_mistakes(
     mistake, python, page, follow, photos, golden_float_model
 ):
     """A fourth channel, and another scale."""
-    blocks = page("contract").blocks("python")
+    blocks = page("contract.md").blocks("python")
     original = "BGR2RGB" if mistake.startswith("BGR") else "/ np.float32(255)"
     changed = [block.replace(original, mistake) for block in blocks]
     assert changed != blocks
     with pytest.raises(AssertionError):
-        follow(python("contract"), changed, golden_float_model, photos["exact"][:1], "None")
+        follow(python("contract.md"), changed, golden_float_model, photos["exact"][:1], "None")
 
 
 def test_the_contracts_resize_is_ours(python, page, follow, golden_model, tmp_path):
@@ -175,10 +175,10 @@ def test_the_contracts_resize_is_ours(python, page, follow, golden_model, tmp_pa
     for path, size in zip(paths, sizes, strict=True):
         path.write_bytes(encode_image(rng.integers(0, 256, (*size, 3), np.uint8), ".png"))
     blocks = [
-        page("contract").blocks("python")[0],
+        page("contract.md").blocks("python")[0],
         "image = resize(cv2.imread('photo.png'), 256, 256)",
     ]
-    answers, _ = follow(python("contract"), blocks, golden_model, paths, "image")
+    answers, _ = follow(python("contract.md"), blocks, golden_model, paths, "image")
     for answer, path in zip(answers, paths, strict=True):
         np.testing.assert_array_equal(
             np.array(answer)[..., ::-1], resize(read_image(path), 256, 256)

@@ -23,7 +23,7 @@ model = Model.create_model("model/openvino/model.xml")
 
 @pytest.fixture(scope="module")
 def model_api(page):
-    return page("model-api")
+    return page("model-api.md")
 
 
 @pytest.fixture(scope="module")
