@@ -57,6 +57,7 @@ bench: demo quality
 	$(BIN)/python benchmarks/rounding.py build/demo/data
 	$(BIN)/python -m benchmarks.scaling --photos build/demo/data
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
+	$(BIN)/python benchmarks/image.py
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data \
 		--json benchmarks/results/bench-latency.json
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data --scenario throughput \

@@ -41,6 +41,37 @@ def test_writes_a_model_and_says_what_to_do_next(category, tmp_path, capsys, cap
     assert card == json.loads((out / "model.json").read_text())
 
 
+def test_lays_the_model_out_for_servers(category, tmp_path, capsys):
+    servers = tmp_path / "servers"
+    for version in (1, 2):
+        argv = [category, "--out", tmp_path / "part", *TINY, "--fpr", "0.2", "--serving", servers]
+        assert run(*argv, "--overwrite", "--quiet") == 0
+        assert f"{servers}: part version {version} (fp32)" in capsys.readouterr().out
+        laid = servers / f"triton/part/{version}/model.onnx"
+        assert laid.read_bytes() == (tmp_path / "part/model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("out", "servers", "code", "message"),
+    [
+        ("part", "part/servers", 2, "must hold the model's own files only"),
+        ("part", "part", 2, "must hold the model's own files only"),
+        ("a part", "servers", 2, "'a part' cannot name a served model"),
+        ("part", "file", 1, "is not a directory"),
+    ],
+)
+def test_servers_are_looked_at_before_the_work(
+    category, tmp_path, capsys, out, servers, code, message
+):
+    (tmp_path / "file").write_text("mine")
+    argv = [category, "--out", tmp_path / out, *TINY, "--serving", tmp_path / servers]
+    assert run(*argv) == code
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert not printed.out
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [

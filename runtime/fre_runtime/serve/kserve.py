@@ -65,8 +65,8 @@ def server_metadata(version: str) -> dict[str, Any]:
 def model_metadata(card: Card, engine: str, said: Mapping[str, str]) -> dict[str, Any]:
     """Answer to ``GET /v2/models/NAME``.
 
-    ``said`` is what the graph file says of itself: as OpenVINO Model Server does, it is passed on
-    under ``rt_info``, where Intel's Model API looks for the kind of the model.
+    ``said`` is what the graph file says of itself. It is passed on under ``rt_info``, where Intel's
+    Model API asks servers for the kind of the model.
     """
     graph = card.graph
     map_shape = [-1, 1, graph.map_height, graph.map_width]
