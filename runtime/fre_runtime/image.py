@@ -121,6 +121,30 @@ def check_image(image: NDArray[Any], name: str = "image") -> Image:
     return image
 
 
+def to_rgb(picture: NDArray[Any], max_pixels: int = MAX_PIXELS) -> Image:
+    """What a camera or a video gives (BGR, BGRA or grey, 8 bits) as a uint8 (H, W, 3) RGB image.
+
+    Raises
+    ------
+    ImageError
+        For any other shape or type, since bits that are guessed would be scored wrongly, and over
+        ``max_pixels``.
+    """
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in codes:
+        raise ImageError(
+            f"the frame is {picture.dtype} of shape {picture.shape}; set the camera to 8 bits "
+            "with 1, 3 or 4 channels"
+        )
+    if not 0 < picture.shape[0] * picture.shape[1] <= max_pixels:
+        raise ImageError(
+            f"the frame has the shape {picture.shape}, the limit is {max_pixels} pixels; make it "
+            "smaller, or raise the limit with --max-pixels"
+        )
+    return check_image(np.asarray(cv2.cvtColor(picture, codes[channels]), np.uint8))
+
+
 def resize(image: Image, height: int, width: int) -> Image:
     """Stretch a uint8 (H, W, 3) image to (height, width, 3) by `RESIZE_RULE`."""
     frame = image

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from fre_runtime.errors import DataError, FreError, ImageError
 from fre_runtime.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
-from fre_runtime.image import MAX_PIXELS, Image, check_image, read_image
+from fre_runtime.image import MAX_PIXELS, Image, read_image, to_rgb
+from fre_runtime.live.addresses import shown
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def expand(arguments: list[str]) -> list[Path]:
             matches = (Path(p) for p in sorted(glob.glob(argument, recursive=True)))
             found = [p for p in matches if p.is_file()]
             if not found:
-                raise DataError(f"{argument}: no such file, folder or pattern")
+                raise DataError(f"{shown(argument)}: no such file, folder or pattern")
         paths += found
     return paths
 
@@ -80,7 +80,7 @@ def frames(paths: list[Path], max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
     """
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from video_frames(path)
+            yield from video_frames(path, max_pixels)
             continue
         start = time.perf_counter()
         try:
@@ -91,25 +91,37 @@ def frames(paths: list[Path], max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
             yield Frame(str(path), 0, image, decode_ms=(time.perf_counter() - start) * 1e3)
 
 
-def video_frames(path: Path) -> Iterator[Frame]:
-    """Every frame of a video file; the last one may say why there are no more."""
+def video_frames(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
+    """Every frame of a video file; the last one may say why there are no more.
+
+    Where frames would be larger than ``max_pixels``, none is decoded.
+    """
+    number, error = 0, None
     capture = cv2.VideoCapture(str(path))
-    number = 0
     try:
-        while True:
+        width, height = (
+            int(capture.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if width * height > max_pixels:
+            error = (
+                f"its frames are {width} x {height} pixels, the limit is {max_pixels}; make them "
+                "smaller, or raise the limit with --max-pixels"
+            )
+        while error is None:
             start = time.perf_counter()
-            ok, bgr = capture.read()
+            ok, picture = capture.read()
             if not ok:
                 break
-            rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-            decode_ms = (time.perf_counter() - start) * 1e3
-            yield Frame(str(path), number, check_image(rgb, str(path)), decode_ms=decode_ms)
+            rgb = to_rgb(picture, max_pixels)
+            yield Frame(str(path), number, rgb, decode_ms=(time.perf_counter() - start) * 1e3)
             number += 1
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if error is None and 0 < number < 0.99 * promised:  # containers may round the count
+            error = f"breaks off after {number} of {promised} frames"
+    except (cv2.error, ImageError) as trouble:
+        error = f"breaks off after {number} frames ({getattr(trouble, 'err', None) or trouble})"
     finally:
         capture.release()
-    if 0 < number < 0.99 * promised:  # containers may round the count
-        error = f"{path}: breaks off after {number} of {promised} frames"
-        yield Frame(str(path), number, None, error)
-    if number == 0:
-        yield Frame(str(path), 0, None, f"{path}: no frame can be decoded from this video")
+    if error or number == 0:
+        error = error or "no frame can be decoded from this video"
+        yield Frame(str(path), number, None, f"{path}: {error}")

@@ -8,7 +8,14 @@ from fre_runtime.errors import ArtifactError, DataError, UsageError
 from fre_runtime.live import models
 from fre_runtime.live.models import ModelPool
 from fre_runtime.live.opening import open_station
-from fre_runtime.live.station import LineConfig, Station, read_station
+from fre_runtime.live.station import (
+    ImagesConfig,
+    LineConfig,
+    MqttConfig,
+    SinksConfig,
+    Station,
+    read_station,
+)
 from fre_runtime.threads import default_threads
 
 TOML = """
@@ -87,9 +94,11 @@ def lines(model, *sources, **changes):
 def test_what_cannot_run_is_refused_before_anything_starts(uint8_model, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
-    from fre_runtime.live.station import ImagesConfig, SinksConfig
-
     model, stop = uint8_model.path, threading.Event()
+
+    def named(*names):
+        return [LineConfig(str(model), f"camera:{i}", name) for i, name in enumerate(names)]
+
     for station, error, message in (
         (Station(lines(tmp_path / "none", "camera:0")), ArtifactError, "does not exist"),
         (Station(lines(model, "camera:0", variant="int7")), UsageError, "no variant 'int7'"),
@@ -104,6 +113,21 @@ def test_what_cannot_run_is_refused_before_anything_starts(uint8_model, tmp_path
             ),
             UsageError,
             "would be scored again",
+        ),
+        (
+            Station(named("camera 1", "camera/1"), SinksConfig(mqtt=MqttConfig("mqtt://h"))),
+            UsageError,
+            "line 'camera/1' and line 'camera 1' would both be 'camera-1' in topics",
+        ),
+        (
+            Station(named("-", "/"), SinksConfig(images=ImagesConfig(str(tmp_path / "bad")))),
+            UsageError,
+            "line '/' and line '-' would both be 'line'",
+        ),
+        (
+            Station(named("top", "status"), SinksConfig(mqtt=MqttConfig("mqtt://h"))),
+            UsageError,
+            "line 'status' and the broker's clients would both be 'status'",
         ),
         (
             Station(

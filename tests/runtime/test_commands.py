@@ -1,5 +1,6 @@
 import json
 import shutil
+import struct
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from fre_runtime import read_image
 from fre_runtime.commands import bench, evaluate, info, run
 from fre_runtime.commands.common import run_command
 from fre_runtime.metrics import auroc
+from fre_runtime.sources import video_frames
 
 
 def call(command, *argv):
@@ -79,6 +81,67 @@ def test_run_says_when_a_video_breaks_off(uint8_model, video, capsys):
     assert call(run, uint8_model.path, video, "--json", "-") == 1
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["state"] == "invalid"
+
+
+def test_frames_of_a_video_over_the_limit_are_not_decoded(uint8_model, video, capsys):
+    assert call(run, uint8_model.path, video, "--json", "-", "--max-pixels", 96 * 80 - 1) == 1
+    told = capsys.readouterr()
+    (row,) = map(json.loads, told.out.splitlines())
+    assert row["state"] == "invalid"
+    assert "its frames are 96 x 80 pixels, the limit is 7679" in row["error"]
+    assert "--max-pixels" in row["error"]
+
+
+@pytest.mark.parametrize("sides", [(65535, 65535), (2**31 - 1, 3), (96, 2**31 - 1), (0, 0)])
+def test_a_video_that_promises_huge_frames(video, sides):
+    data = bytearray(video.read_bytes())
+    size = struct.pack("<II", 96, 80)
+    at = data.find(size)
+    while at >= 0:  # in the headers of the file and of the stream; the pictures have their own
+        data[at : at + 8] = struct.pack("<II", *sides)
+        at = data.find(size)
+    video.write_bytes(data)
+    for frame in video_frames(video):
+        assert frame.image.shape == (80, 96, 3) if frame.error is None else frame.image is None
+
+
+def test_damaged_videos_give_pictures_or_reasons(video):
+    whole, rng = video.read_bytes(), np.random.default_rng(0)
+    reasons = 0
+    for _ in range(100):
+        data = np.frombuffer(whole, np.uint8).copy()
+        at = rng.integers(0, len(data), 60)
+        data[at] = rng.integers(0, 256, 60)
+        video.write_bytes(data.tobytes())
+        read = list(video_frames(video, 10**6))
+        assert read
+        assert all((frame.image is None) == (frame.error is not None) for frame in read)
+        reasons += sum(frame.error is not None for frame in read)
+    assert reasons
+
+
+def test_what_the_decoder_of_a_video_raises_is_a_reason(video, monkeypatch):
+    class Broken:
+        def __init__(self, *_):
+            self.reads = 0
+
+        def get(self, _):
+            return 0.0
+
+        def read(self):
+            self.reads += 1
+            if self.reads == 3:
+                raise cv2.error("no memory for this picture")
+            return True, np.zeros((4, 4), np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Broken)
+    monkeypatch.setattr(cv2.error, "err", None, raising=False)  # OpenCV leaves its last one there
+    *read, last = video_frames(video)
+    assert [frame.image.shape for frame in read] == [(4, 4, 3)] * 2  # grey is taken, too
+    assert last.error.startswith(f"{video}: breaks off after 2 frames (no memory")
 
 
 def test_run_reports_what_it_cannot_read_and_goes_on(uint8_model, category, tmp_path, capsys):

@@ -70,7 +70,7 @@ def open_capture(
     path = Path(source)
     if watch:
         if not path.is_dir():
-            raise UsageError(f"{source}: is no folder; --watch takes a folder that fills up")
+            raise UsageError(f"{shown(source)}: is no folder; --watch takes a folder that fills up")
         return WatchedFolder(path, only_new=only_new, max_pixels=max_pixels)
     if source.startswith("camera:"):
         index = source.removeprefix("camera:")
@@ -82,8 +82,8 @@ def open_capture(
             return HttpStream(source, threads, max_pixels)
         return FfmpegStream(source, shown(source), threads, max_pixels)
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoFile(path)
+        return VideoFile(path, max_pixels)
     raise UsageError(
-        f"{source}: is no live source; give camera:0, an address that begins with "
+        f"{shown(source)}: is no live source; give camera:0, an address that begins with "
         f"{', '.join(f'{scheme}://' for scheme in STREAMS)}, a video file, or a folder to watch"
     )

@@ -1,14 +1,11 @@
 """Cameras of this machine and network streams, read through OpenCV."""
 
 from collections.abc import Generator
-from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from fre_runtime.errors import CaptureError, ImageError
-from fre_runtime.image import MAX_PIXELS, Image, check_image
+from fre_runtime.image import MAX_PIXELS, to_rgb
 from fre_runtime.sources import Frame
 
 OPEN_SECONDS = 10.0
@@ -85,26 +82,3 @@ def _read(capture: cv2.VideoCapture, name: str, max_pixels: int) -> Generator[Fr
     finally:
         capture.release()
     raise CaptureError(f"{name}: broke off after {number} frames")
-
-
-def to_rgb(picture: NDArray[Any], max_pixels: int = MAX_PIXELS) -> Image:
-    """What a camera gives (BGR, BGRA or grey, 8 bits) as a uint8 (H, W, 3) RGB image.
-
-    Raises
-    ------
-    ImageError
-        For any other shape or type: bits that are guessed would be scored wrongly.
-    """
-    channels = picture.shape[2] if picture.ndim == 3 else 1
-    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in codes:
-        raise ImageError(
-            f"the frame is {picture.dtype} of shape {picture.shape}; set the camera to 8 bits "
-            "with 1, 3 or 4 channels"
-        )
-    if not 0 < picture.shape[0] * picture.shape[1] <= max_pixels:
-        raise ImageError(
-            f"the frame has the shape {picture.shape}, the limit is {max_pixels} pixels; make it "
-            "smaller, or raise the limit with --max-pixels"
-        )
-    return check_image(np.asarray(cv2.cvtColor(picture, codes[channels]), np.uint8))

@@ -13,6 +13,8 @@ from fre_runtime.errors import UsageError
 from fre_runtime.live.captures import open_capture
 from fre_runtime.live.line import Line
 from fre_runtime.live.models import ModelPool
+from fre_runtime.live.record import slug
+from fre_runtime.live.sinks.mqtt import STATUS as MQTT_STATUS
 from fre_runtime.live.sinks.opening import open_sinks
 from fre_runtime.live.sinks.outlet import Outlet, close_all
 from fre_runtime.live.station import Station
@@ -76,6 +78,7 @@ def _open(
     names = [c.name or capture.name for c, capture in zip(station.lines, captures, strict=True)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two lines are called {min(twice)!r}; give each a name of its own")
+    _check_slugs(station, names)
     if len(models) == 1:
         pool.detector(*next(iter(models)))
     metrics = open_sinks(station.sinks, stop, outlets)
@@ -93,6 +96,20 @@ def _open(
     if metrics is not None:
         metrics.watch(lines, outlets)
     return Opened(lines, outlets)
+
+
+def _check_slugs(station: Station, names: list[str]) -> None:
+    """Raise `UsageError` where two lines would share a topic or the names of their files."""
+    if not (station.sinks.mqtt or station.sinks.images or station.sinks.video):
+        return
+    taken = {MQTT_STATUS: "the broker's clients"} if station.sinks.mqtt else {}
+    for name in names:
+        other = taken.setdefault(slug(name), f"line {name!r}")
+        if other != f"line {name!r}":
+            raise UsageError(
+                f"line {name!r} and {other} would both be {slug(name)!r} in topics and names of "
+                "files; give the lines names that differ in letters or digits (name, in --config)"
+            )
 
 
 def _check_folders(station: Station) -> None:

@@ -46,5 +46,5 @@ def file_name(event: Event) -> str:
 
 
 def slug(name: str) -> str:
-    """``name`` with everything but letters, digits, dots and dashes replaced."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:64] or "line"
+    """``name`` with all but letters, digits, dots and dashes replaced; of a long one the end."""
+    return re.sub(r"[^\w.-]+", "-", name)[-64:].strip("-.") or "line"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 
+from fre_runtime.image import MAX_PIXELS
 from fre_runtime.sources import Frame, video_frames
 
 DEFAULT_RATE = 25.0
@@ -19,8 +20,14 @@ class VideoFile:
     endless = False
     patient = False
 
-    def __init__(self, path: Path, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_pixels: int = MAX_PIXELS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._path = path
+        self._max_pixels = max_pixels
         self._sleep = sleep
         self.name = str(path)
 
@@ -28,7 +35,7 @@ class VideoFile:
         """See `Capture.frames`."""
         period = 1 / _frame_rate(self._path)
         due = time.monotonic()
-        for frame in video_frames(self._path):
+        for frame in video_frames(self._path, self._max_pixels):
             due = max(due, time.monotonic() - period)  # what was late is not made up for
             self._sleep(max(0.0, due - time.monotonic()))
             due += period

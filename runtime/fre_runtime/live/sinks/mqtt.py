@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 CONFIRM_SECONDS = 5.0
 """So long the broker may take to confirm."""
 DEFAULT_TOPIC = "fre"
+STATUS = "status"
+"""Below the topic, beside the lines: whether this client is there."""
 
 
 class Mqtt:
@@ -42,7 +44,7 @@ class Mqtt:
             ) from error
         _, user, password = split_password(address)
         self._topic = parts.path.strip("/") or DEFAULT_TOPIC
-        self._status = f"{self._topic}/status"
+        self._status = f"{self._topic}/{STATUS}"
         self._trouble = f"no connection to {parts.hostname} yet"
         self._pending: tuple[Event, MQTTMessageInfo] | None = None
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
