@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 EXTRAS := train,dev
 
-.PHONY: install demo test quick clients lint fix quality bench wheel clean
+.PHONY: install demo test quick clients lint fix docs quality bench wheel clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ lint: $(STAMP)
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in build/site; opens from disk, without internet.
+docs: $(STAMP)
+	$(BIN)/python -m docs.site
 
 # CATEGORIES: further data sets in MVTec layout, besides the solar cells. GROUPED: the same, with
 # their groups, as "--grouped CATEGORY GROUPS.csv". MVTEC: a folder of categories. PARTS: a category

@@ -34,9 +34,9 @@ def make_photos(folder: Path | str, count: int, first_seed: int = 0, bad: bool =
 
 @pytest.fixture(scope="session")
 def quick_default():
-    """The default backbone ends after its first stage, and sees 64 pixels: seconds an export."""
+    """The default backbone ends after its second stage, and sees 64 pixels: seconds an export."""
     name = "efficientnet_lite0"
-    small = dataclasses.replace(zoo.SPECS[name], layers=("blocks.0",), size=64, overlap=())
+    small = dataclasses.replace(zoo.SPECS[name], layers=("blocks.1",), size=64, overlap=())
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(zoo.SPECS, name, small)
         yield

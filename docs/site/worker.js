@@ -1,0 +1,39 @@
+// The search runs in a worker, which browsers refuse to pages opened from disk. There a hidden frame
+// takes its place: the same script, and messages handed over directly.
+if (location.protocol === "file:") {
+  window.Worker = class extends EventTarget {
+    constructor(address) {
+      super();
+      this.waiting = [];
+      this.frame = document.createElement("iframe");
+      this.frame.hidden = true;
+      document.documentElement.append(this.frame);
+      const inside = this.frame.contentWindow;
+      inside.postMessage = (data) => {
+        const event = new MessageEvent("message", { data });
+        this.dispatchEvent(event);
+        this.onmessage?.(event);
+      };
+      const script = inside.document.createElement("script");
+      script.src = new URL(address, location);
+      script.onload = () => {
+        this.waiting.forEach((data) => this.hand(data));
+        this.waiting = null;
+      };
+      inside.document.head.append(script);
+    }
+
+    postMessage(data) {
+      this.waiting ? this.waiting.push(data) : this.hand(data);
+    }
+
+    hand(data) {
+      const inside = this.frame.contentWindow;
+      inside.dispatchEvent(new inside.MessageEvent("message", { data }));
+    }
+
+    terminate() {
+      this.frame.remove();
+    }
+  };
+}
