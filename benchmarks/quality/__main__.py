@@ -67,7 +67,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="one choice at a time, with plots -> quality-sweeps.json",
     )
     sweeps.add_argument("--seeds", type=positive_int, default=3, help="draws of the split")
-    sweeps.add_argument("--only", metavar="SWEEP[,SWEEP]", help="default: all of them")
+    sweeps.add_argument(
+        "--only",
+        metavar="SWEEP[,SWEEP]",
+        help="default: all of them; the others stay in the file as they are",
+    )
     sweeps.add_argument("--cache", type=Path, default=CACHE, metavar="DIR")
     sweeps.add_argument(
         "--cache-gib", type=positive_int, default=4, help="least used features are dropped above"
@@ -116,7 +120,10 @@ def run_sweeps(args: argparse.Namespace) -> None:
     store = Store(args.cache, args.cache_gib << 30)
     with data.categories(args.categories, args.grouped) as categories:
         report = sweeps.measure(categories, names, seeds, store, quick=args.quick)
-    save(args.results / "quality-sweeps.json", report)
+    path = args.results / "quality-sweeps.json"
+    if args.only and path.exists():
+        report = sweeps.joined(json.loads(path.read_text()), report)
+    save(path, report)
     run_plots(args)
 
 

@@ -6,6 +6,7 @@ those of `fre_edge`, and the figures those of fre-eval.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -308,9 +309,18 @@ def measure(
             "subspace": DEFAULT.subspace,
             "method": "pca",
         },
+        "dates": dict.fromkeys(names, datetime.now(UTC).isoformat(timespec="seconds")),
         "results": rows,
         "cuts": cuts,
     }
+
+
+def joined(old: Row, new: Row) -> Row:
+    """``new`` with those sweeps of ``old`` that it does not hold."""
+    kept = [row for row in old["results"] if row["sweep"] not in new["dates"]]
+    cuts = new["cuts"] if "cut" in new["dates"] else old["cuts"]
+    dates = {**old["dates"], **new["dates"]}
+    return {**new, "dates": dates, "results": kept + new["results"], "cuts": cuts}
 
 
 SWEEPS = (*points(), "cut")
