@@ -189,14 +189,16 @@ def _replace(new: Path, out: Path) -> None:
     if not out.exists():
         new.rename(out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    out.rename(old)  # rename onto an empty directory is allowed
-    try:
-        new.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    # Into a directory, not onto an empty one: Windows refuses that.
+    with tempfile.TemporaryDirectory(
+        prefix=f".{out.name}.old.", dir=out.parent, ignore_cleanup_errors=True
+    ) as folder:
+        old = out.rename(Path(folder) / out.name)
+        try:
+            new.rename(out)
+        except OSError:
+            old.rename(out)
+            raise
 
 
 def _fsync(path: Path) -> None:

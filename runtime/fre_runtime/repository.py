@@ -15,11 +15,11 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fre_runtime.card import OUTPUTS, Card, read_card
+from fre_runtime.card import OUTPUTS, Card
 from fre_runtime.errors import OutputError, UsageError
 from fre_runtime.model_dir import (
     CARD,
@@ -217,9 +217,22 @@ def _versions(root: Path, name: str) -> dict[int, Path]:
 
 def _check_contract(card: Card, earlier: Path, name: str) -> None:
     """Clients of a name go on as before: what they send and read must stay as it is."""
-    old = read_card(earlier / CARD)
-    new, before = (vars(replace(one.graph, score="")) | vars(one.view) for one in (card, old))
-    changed = [f"{key} {was!r} -> {new[key]!r}" for key, was in before.items() if new[key] != was]
+    path = earlier / CARD
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        before = {**old["graph"], **old["view"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OutputError(
+            f"{path}: does not tell what clients of {name!r} send and read ({error!r}); choose "
+            "another directory"
+        ) from error
+    new = {**asdict(card.graph), **asdict(card.view)}
+    # The card may be of an earlier version of ours, with other fields; the score is no tensor.
+    changed = [
+        f"{key} {was!r} -> {new[key]!r}"
+        for key, was in before.items()
+        if key in new and key != "score" and new[key] != was
+    ]
     if changed:
         raise UsageError(
             f"{earlier.parent}: clients of {name!r} would have to send or read other tensors "

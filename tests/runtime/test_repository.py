@@ -162,6 +162,20 @@ def test_a_crop_that_clients_make_belongs_to_the_name_too(uint8_model, tmp_path)
         lay_out(ModelDir(uint8_model.path, card), tmp_path)
 
 
+def test_versions_of_an_earlier_fre_edge_go_on(uint8_model, tmp_path):
+    lay_out(uint8_model, tmp_path)
+    for path in tmp_path.rglob("model.json"):
+        card = json.loads(path.read_text())
+        card["schema"] = 0
+        card["graph"]["gone"] = card["view"].pop("overlap")
+        path.write_text(json.dumps(card))
+    assert lay_out(uint8_model, tmp_path).version == 2
+    for path in tmp_path.rglob("2/model.json"):
+        path.write_text("[]")
+    with pytest.raises(OutputError, match="does not tell what clients of"):
+        lay_out(uint8_model, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("there", "broken", "last"),
     [
