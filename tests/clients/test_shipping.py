@@ -169,6 +169,13 @@ def test_the_dockerfile_has_nothing_to_complain_of(venv):
     assert "DL3002" in done.stdout  # the linter does look
 
 
+def test_the_page_says_what_was_weighed(page):
+    rows = json.loads((ROOT / "benchmarks/results/image.json").read_text())["results"]
+    openvino, onnxruntime = (row["environment_mb"] for row in rows)
+    told = " ".join(page("container").text.split())
+    assert f"{openvino} MB with OpenVINO and {onnxruntime} MB with ONNX Runtime" in told
+
+
 def test_all_that_is_copied_into_the_image_is_there():
     ignored = (DOCKERFILE.with_name("Dockerfile.dockerignore")).read_text().splitlines()
     assert sorted(line[1:] for line in ignored if line.startswith("!")) == sorted(SOURCES)
