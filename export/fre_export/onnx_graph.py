@@ -80,6 +80,9 @@ def join(
     head = onnx.compose.add_prefix(head, "head.", rename_inputs=False, rename_outputs=False)
     head.ir_version = trunk.ir_version
     model = onnx.compose.merge_models(trunk, head, [(name, name) for name in features], name="fre")
+    opsets = {opset.domain: opset.version for opset in model.opset_import}  # merged: each is twice
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*opset) for opset in opsets.items())
     _share_image(model.graph)
     dequantize_input(model.graph)
     sum_squares(model.graph)

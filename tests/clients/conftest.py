@@ -133,8 +133,11 @@ class Page:
 
 @pytest.fixture(scope="session")
 def page():
-    """``page(name)`` reads a page of docs/embedding; tests/docs leaves those named here to us."""
-    return lambda name: Page((ROOT / "docs/embedding" / name).read_text(encoding="utf-8"))
+    """``page(name)`` reads a page of docs/embedding; tests/docs leaves those to us whose file's
+    name a test of this folder holds.
+    """
+    folder = ROOT / "docs/embedding"
+    return lambda name: Page((folder / name).with_suffix(".md").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ def test_is_clean_self_contained_onnx(graph):
     onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True)
     assert not [t.name for t in graph.graph.initializer if t.external_data]
     assert max(o.version for o in graph.opset_import) >= 17
+    assert len({o.domain for o in graph.opset_import}) == len(graph.opset_import)
 
 
 def test_inputs_and_outputs_are_the_contract(graph, model):
