@@ -1,4 +1,4 @@
-"""The page on the browser, followed with ONNX Runtime Web in a headless Chromium."""
+"""browser.md, followed with ONNX Runtime Web in a headless Chromium."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The page on C++, followed: built against the Python wheels, and run on photos."""
+"""cpp/README.md, followed: built against the Python wheels, and run on photos."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""The page on Node, followed with ONNX Runtime, sharp and OpenCV.js as npm gives them."""
+"""node.md, followed with ONNX Runtime, sharp and OpenCV.js as npm gives them."""
 
 import json
 import shlex

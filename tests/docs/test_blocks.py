@@ -15,8 +15,8 @@ def left_to_clients(page):
     """Pages for foreign clients whose blocks tests/clients run, where these are installed."""
     if EMBEDDING not in page.parents:
         return False
-    asked = f'page("{page.relative_to(EMBEDDING).with_suffix("").as_posix()}")'
-    return any(asked in test.read_text(encoding="utf-8") for test in CLIENTS.glob("*.py"))
+    named = page.relative_to(EMBEDDING).as_posix()
+    return any(named in test.read_text(encoding="utf-8") for test in CLIENTS.glob("*.py"))
 
 
 def name(page):
