@@ -3,7 +3,9 @@
 import dataclasses
 import importlib.util
 import logging
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,9 @@ from fre_runtime.card import Variant
 from fre_runtime.image import encode_image
 from fre_runtime.latency import Budget
 from fre_runtime.model_dir import ModelDir
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 TINY = FitOptions(
     backbone="resnet18",
@@ -203,3 +208,19 @@ def solar_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("solar_cells")
     module.lay_out(root)
     return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A headless Chromium or Chrome that is installed here."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = [path for name in BROWSERS if (path := shutil.which(name))]
+    with sync_api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        executable = found[0] if found else own if Path(own).exists() else None
+        if executable is None:
+            pytest.skip(f"no browser here: none of {', '.join(BROWSERS)} is installed")
+        root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        running = playwright.chromium.launch(executable_path=executable, args=FLAGS + root)
+        yield running
+        running.close()

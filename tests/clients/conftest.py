@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import venv as environments
@@ -17,10 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from fre_edge import Fit, FitOptions, fit
 from fre_export import ExportOptions, export
-from fre_runtime import read_image
+from fre_runtime import Detector, read_image
 from fre_runtime.image import encode_image, resize
 from fre_runtime.model_dir import ModelDir
 
@@ -169,3 +171,87 @@ def follow(client_environ, tmp_path_factory):
         return json.loads(done.stdout)
 
     return followed
+
+
+@pytest.fixture(scope="session")
+def formats(photos, tmp_path_factory) -> dict[str, Path]:
+    """One photo in colour, stored in many ways, by the name of its file."""
+    root = tmp_path_factory.mktemp("formats")
+    rng = np.random.default_rng(0)
+    rgb = cv2.resize(read_image(photos["exact"][-1]), (600, 500), interpolation=cv2.INTER_CUBIC)
+    rgb = np.clip(rgb + rng.normal(0, 5, rgb.shape), 0, 255).astype(np.uint8)
+    photo, alpha = Image.fromarray(rgb), rng.integers(0, 256, rgb.shape[:2], np.uint8)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    photo.save(root / "plain.png")
+    photo.save(root / "plain.webp")
+    photo.save(root / "plain.bmp")
+    photo.save(root / "plain.tiff")
+    photo.save(root / "plain.jpg", quality=92)
+    photo.save(root / "turned.jpg", quality=92, exif=turned.tobytes())
+    photo.convert("L").save(root / "grey.jpg")
+    photo.convert("L").save(root / "grey.png")
+    photo.quantize(64).save(root / "palette.png")
+    photo.convert("CMYK").save(root / "cmyk.jpg")
+    Image.fromarray(np.dstack([rgb, alpha])).save(root / "alpha.png")
+    cv2.imwrite(str(root / "rgb16.png"), rgb[..., ::-1].astype(np.uint16) * 256 + alpha[..., None])
+    return {path.name: path for path in sorted(root.iterdir())}
+
+
+@pytest.fixture(scope="session")
+def broken(formats, tmp_path_factory) -> dict[str, Path]:
+    """Files that are no photos, or no longer, by what is wrong with them."""
+    root = tmp_path_factory.mktemp("broken")
+    for name in ("plain.jpg", "plain.png"):
+        data = formats[name].read_bytes()
+        (root / f"cut_{name}").write_bytes(data[: len(data) // 2])
+    (root / "empty.png").touch()
+    (root / "text.png").write_text("not a photo\n")
+    (root / "folder.png").mkdir()
+    return {path.name: path for path in sorted(root.iterdir())} | {"missing": root / "missing.png"}
+
+
+@pytest.fixture(scope="session")
+def javascript(page, client_environ) -> Path:
+    """The files of docs/embedding/javascript in a folder, installed as the page says."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("no node and npm here")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    if tuple(map(int, version.stdout.strip().lstrip("v").split(".")[:2])) < (20, 9):
+        pytest.skip(f"node is {version.stdout.strip()}, sharp wants 20.9")
+    install = page("node").blocks("bash")[0]
+    assert install == page("browser").blocks("bash")[0]
+    folder = BUILD / "javascript"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (ROOT / "docs/embedding/javascript").iterdir():
+        shutil.copy(file, folder)
+    stamp, wanted = folder / "installed.txt", install + (folder / "package.json").read_text()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        subprocess.run(["bash", "-c", install], cwd=folder, check=True, env=client_environ)
+        stamp.write_text(wanted)
+    return folder
+
+
+@pytest.fixture
+def javascript_model(javascript, golden_model) -> Path:
+    """The model beside them, a copy that a test may damage."""
+    model = javascript / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    return Path(shutil.copytree(golden_model.path, model))
+
+
+@pytest.fixture(scope="session")
+def check_lines():
+    """``check_lines(stdout, paths, detector)``: each line of JSON says what we say of its photo."""
+
+    def check(stdout: str, paths: list[Path], detector: Detector) -> None:
+        lines = [json.loads(line) for line in stdout.splitlines()]
+        assert [line["source"] for line in lines] == [str(path) for path in paths]
+        for line, path in zip(lines, paths, strict=True):
+            ours = detector(path)
+            assert line["score"] == pytest.approx(ours.score, abs=1e-6), path.name
+            assert line["raw_score"] == pytest.approx(ours.raw_score, rel=1e-5), path.name
+            assert line["state"] == ours.state
+        assert {line["state"] for line in lines} == {"good", "anomalous"}
+
+    return check

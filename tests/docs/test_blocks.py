@@ -8,13 +8,15 @@ from tests.docs.blocks import ROOT, RUN, SHOWN, fences, run_page
 from tests.docs.conftest import make_photos
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CLIENTS = ROOT / "tests" / "clients"
+CLIENTS, EMBEDDING = ROOT / "tests" / "clients", ROOT / "docs" / "embedding"
 
 
 def left_to_clients(page):
     """Pages for foreign clients whose blocks tests/clients run, where these are installed."""
-    tests = CLIENTS.glob("*.py") if page.parent.name == "embedding" else ()
-    return any(page.name in test.read_text(encoding="utf-8") for test in tests)
+    if EMBEDDING not in page.parents:
+        return False
+    named = page.relative_to(EMBEDDING).as_posix()
+    return any(named in test.read_text(encoding="utf-8") for test in CLIENTS.glob("*.py"))
 
 
 def name(page):

@@ -1,9 +1,6 @@
 """The page in a real browser, end to end: a folder fills up, a person looks and tries things."""
 
-import os
-import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,8 +17,6 @@ from fre_runtime.serve.limits import Limits
 from fre_runtime.serve.server import bind, serving
 from fre_runtime.serve.service import Service, Watched
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 TOKEN = "correct-horse-battery"
 PATIENCE_MS = 60_000
 
@@ -33,22 +28,6 @@ def until(page, condition: str) -> None:
             return
         page.wait_for_timeout(50)
     pytest.fail(f"never came true: {condition}; the page says: {page.inner_text('body')}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """A headless Chromium or Chrome that is installed here."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    found = [path for name in BROWSERS if (path := shutil.which(name))]
-    with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        executable = found[0] if found else own if Path(own).exists() else None
-        if executable is None:
-            pytest.skip(f"no browser here: none of {', '.join(BROWSERS)} is installed")
-        root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        running = playwright.chromium.launch(executable_path=executable, args=FLAGS + root)
-        yield running
-        running.close()
 
 
 @pytest.fixture
