@@ -27,6 +27,9 @@ def finish(site: Path) -> None:
         worker = Path(os.path.relpath(site / "worker.js", path.parent)).as_posix()
         text = render(path.read_text(encoding="utf-8")).replace(SHIM, worker)
         path.write_text(text, encoding="utf-8")
+    for path in site.glob("search.js*"):  # what is found is shown as text
+        index = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"\\\\[()]", "", index), encoding="utf-8")
 
 
 def _mathml(match: re.Match[str]) -> str:

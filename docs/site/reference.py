@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import importlib
 import inspect
+import os
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_origin
 from unittest.mock import patch
 
 import griffe
@@ -15,6 +17,7 @@ import griffe
 from fre_runtime.card import Card
 
 ROOT = Path(__file__).parents[2]
+PLAIN = (int, str, float, bool)
 PACKAGES = {"fre_runtime": "runtime", "fre_edge": ".", "fre_export": "export"}
 """The packages and their source roots, in the order of the API page."""
 
@@ -61,12 +64,13 @@ def _type(kind: object) -> str:
     """A type as a reader of JSON calls it, dataclasses linked to their section."""
     if dataclasses.is_dataclass(kind):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
-    text = kind.__name__ if kind in (int, str, float, bool) else str(kind)
-    for inner in getattr(kind, "__args__", ()):
-        if dataclasses.is_dataclass(inner):
-            outer, _, rest = text.partition(f"{inner.__module__}.{inner.__qualname__}")
-            return f"`{outer}`{_type(inner)}`{rest}`"
-    return f"`{_cell(text)}`"
+    parts = [part for part in getattr(kind, "__args__", ()) if dataclasses.is_dataclass(part)]
+    if parts and get_origin(kind) in (list, dict):
+        linked = _type(parts[0])
+        return f"list of {linked}" if get_origin(kind) is list else f"{linked} by name"
+    if parts:
+        return f"{_type(parts[0])} or null"
+    return f"`{_cell(kind.__name__ if kind in PLAIN else str(kind))}`"
 
 
 def commands_page() -> str:
@@ -81,17 +85,8 @@ def commands_page() -> str:
     ]
     for name in scripts:
         parser = _parser(name, scripts[name])
-        usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
-        lines += [
-            f"## {name}",
-            "",
-            parser.description or "",
-            "",
-            "```text",
-            *_wrap(usage),
-            "```",
-            "",
-        ]
+        lines += [f"## {name}", "", parser.description or "", ""]
+        lines += ["```text", _usage(parser), "```", ""]
         for group in parser._action_groups:
             actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS]
             actions = [a for a in actions if not isinstance(a, argparse._HelpAction)]
@@ -99,7 +94,8 @@ def commands_page() -> str:
                 continue
             if group.title not in ("positional arguments", "options"):
                 lines += [f"**{group.title}**", ""]
-            lines += [group.description or "", "", "| | |", "|---|---|"]
+            head = "argument" if group.title == "positional arguments" else "option"
+            lines += [group.description or "", "", f"| {head} | |", "|---|---|"]
             lines += [f"| {_spelled(parser, action)} | {_about(action)} |" for action in actions]
             lines.append("")
     return "\n".join(lines)
@@ -128,14 +124,9 @@ def _parser(name: str, launcher: str) -> argparse.ArgumentParser:
     raise AssertionError(f"{name} parses no arguments")
 
 
-def _wrap(usage: str) -> list[str]:
-    """Break a usage line between its parts, at about 90 characters."""
-    lines = [""]
-    for part in re.findall(r"\[[^\]]*(?:\[[^\]]*\][^\]]*)*\]|\([^)]*\)|\S+", usage):
-        if len(lines[-1]) + len(part) > 90:
-            lines.append("   ")
-        lines[-1] += f"{' ' if lines[-1] else ''}{part}"
-    return lines
+def _usage(parser: argparse.ArgumentParser) -> str:
+    with patch.dict(os.environ, COLUMNS="84"):
+        return parser.format_usage().removeprefix("usage: ").rstrip()
 
 
 def _spelled(parser: argparse.ArgumentParser, action: argparse.Action) -> str:

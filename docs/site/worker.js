@@ -1,9 +1,8 @@
 // The search runs in a worker, which browsers refuse to pages opened from disk. There a hidden frame
-// takes its place: the same script, and messages handed over directly.
+// takes its place: the same script, and messages handed over in their order.
 if (location.protocol === "file:") {
-  window.Worker = class extends EventTarget {
+  window.Worker = class {
     constructor(address) {
-      super();
       this.waiting = [];
       this.frame = document.createElement("iframe");
       this.frame.hidden = true;
@@ -11,8 +10,7 @@ if (location.protocol === "file:") {
       const inside = this.frame.contentWindow;
       inside.postMessage = (data) => {
         const event = new MessageEvent("message", { data });
-        this.dispatchEvent(event);
-        this.onmessage?.(event);
+        setTimeout(() => this.onmessage?.(event));
       };
       const script = inside.document.createElement("script");
       script.src = new URL(address, location);
@@ -29,7 +27,8 @@ if (location.protocol === "file:") {
 
     hand(data) {
       const inside = this.frame.contentWindow;
-      inside.dispatchEvent(new inside.MessageEvent("message", { data }));
+      const event = new inside.MessageEvent("message", { data: structuredClone(data) });
+      setTimeout(() => inside.dispatchEvent(event));
     }
 
     terminate() {
