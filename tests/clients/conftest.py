@@ -135,11 +135,11 @@ class Page:
 
 @pytest.fixture(scope="session")
 def page():
-    """``page(name)`` reads a page of docs/embedding; tests/docs leaves those to us whose file's
-    name a test of this folder holds.
+    """``page("node.md")`` reads a page of docs/embedding; tests/docs leaves those pages to us whose
+    file's name, in full, a test of this folder holds.
     """
     folder = ROOT / "docs/embedding"
-    return lambda name: Page((folder / name).with_suffix(".md").read_text(encoding="utf-8"))
+    return lambda name: Page((folder / name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -219,8 +219,8 @@ def javascript(page, client_environ) -> Path:
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
     if tuple(map(int, version.stdout.strip().lstrip("v").split(".")[:2])) < (20, 9):
         pytest.skip(f"node is {version.stdout.strip()}, sharp wants 20.9")
-    install = page("node").blocks("bash")[0]
-    assert install == page("browser").blocks("bash")[0]
+    install = page("node.md").blocks("bash")[0]
+    assert install == page("browser.md").blocks("bash")[0]
     folder = BUILD / "javascript"
     folder.mkdir(parents=True, exist_ok=True)
     for file in (ROOT / "docs/embedding/javascript").iterdir():

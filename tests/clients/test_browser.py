@@ -20,7 +20,7 @@ PATIENCE_MS = 120_000
 @pytest.fixture
 def address(javascript, javascript_model, page):
     """Where the page's own server serves, on a port that is free."""
-    command = page("browser").blocks("bash")[1]
+    command = page("browser.md").blocks("bash")[1]
     assert command == "python -m http.server --bind 127.0.0.1 8000\n"
     server = subprocess.Popen(
         [sys.executable, *shlex.split(command)[1:-1], "0"],

@@ -72,7 +72,7 @@ def programs(page, headers, client_environ) -> dict[str, Path]:
         "HEADERS": str(headers),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{client_environ['PATH']}",
     }
-    (build,) = (b for b in page("cpp/README").blocks("bash") if "cmake --build" in b)
+    (build,) = (b for b in page("cpp/README.md").blocks("bash") if "cmake --build" in b)
     done = subprocess.run(
         ["bash", "-euc", build], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
     )
@@ -87,7 +87,7 @@ def score(programs, page, client_environ, golden_model, tmp_path):
     shutil.copytree(golden_model.path, tmp_path / "model")
 
     def run(engine: str, *photos, options: str = "", **environ) -> subprocess.CompletedProcess:
-        block = next(b for b in page("cpp/README").blocks("bash") if "photo.png" in b)
+        block = next(b for b in page("cpp/README.md").blocks("bash") if "photo.png" in b)
         (line,) = (line for line in block.splitlines() if f"fre_{engine} " in line)
         program, graph, photo = line.split()
         assert (program, graph) == (f"build/cpp/fre_{engine}", GRAPH[engine])

@@ -44,7 +44,9 @@ def score(javascript, javascript_model, page, client_environ):
     """``score(*photos)`` runs the page's line on other photos than its own."""
 
     def run(*photos) -> subprocess.CompletedProcess:
-        command = page("node").blocks("bash")[1].replace("photo.png", shlex.join(map(str, photos)))
+        command = (
+            page("node.md").blocks("bash")[1].replace("photo.png", shlex.join(map(str, photos)))
+        )
         return subprocess.run(
             ["bash", "-c", command],
             cwd=javascript,

@@ -100,7 +100,7 @@ def running(command, address, ready, log, **options):
 
 @pytest.fixture(scope="module")
 def serving_page(page):
-    return page("serving")
+    return page("serving.md")
 
 
 @pytest.fixture(scope="module")
