@@ -50,8 +50,8 @@ def test_every_block_is_run_or_says_why_not(page, name, run):
 
 
 def test_the_page_for_windows_promises_nothing_that_was_run(page):
-    assert not page("windows").blocks("bash") + page("windows").blocks("python")
-    assert "Nothing on this page was run on Windows" in page("windows").text
+    assert not page("windows.md").blocks("bash") + page("windows").blocks("python")
+    assert "Nothing on this page was run on Windows" in page("windows.md").text
 
 
 # offline.md
@@ -69,7 +69,7 @@ def site(request, page, venv, client_environ, golden_model, photos, tmp_path_fac
     connected = venv("connected", "pip").parent
     environ = client_environ | {"PATH": f"{connected}{os.pathsep}{client_environ['PATH']}"}
     printed = []
-    for number, block in enumerate(page("offline").blocks("bash")):
+    for number, block in enumerate(page("offline.md").blocks("bash")):
         done = subprocess.run(
             block.replace("openvino", request.param), shell=True, cwd=folder, text=True,
             capture_output=True, env=environ if number < 2 else environ | NO_NETWORK,
@@ -172,7 +172,7 @@ def test_the_dockerfile_has_nothing_to_complain_of(venv):
 def test_the_page_says_what_was_weighed(page):
     rows = json.loads((ROOT / "benchmarks/results/image.json").read_text())["results"]
     openvino, onnxruntime = (row["environment_mb"] for row in rows)
-    told = " ".join(page("container").text.split())
+    told = " ".join(page("container.md").text.split())
     assert f"{openvino} MB with OpenVINO and {onnxruntime} MB with ONNX Runtime" in told
 
 
@@ -235,7 +235,7 @@ def test_a_container_without_a_model_says_so(image, container):
 @pytest.fixture
 def unit(page, tmp_path):
     """The page's unit, for a program that is here."""
-    (text,) = page("systemd").blocks("ini")
+    (text,) = page("systemd.md").blocks("ini")
     program = shlex.split(re.search("^ExecStart=(.*)$", text, re.M)[1])[0]
     path = tmp_path / "fre-serve.service"
     path.write_text(text.replace(program, "/bin/true"))
@@ -264,7 +264,7 @@ def test_the_unit_leaves_little_open(unit):
 def test_the_unit_s_command_line_is_one_of_ours(page):
     from fre_runtime.commands import run, serve
 
-    text = page("systemd").text
+    text = page("systemd.md").text
     program, *arguments = shlex.split(re.search("^ExecStart=(.*)$", text, re.M)[1])
     assert program.endswith("/fre-serve")
     serve.parse_args(arguments)
