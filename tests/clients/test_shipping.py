@@ -50,7 +50,7 @@ def test_every_block_is_run_or_says_why_not(page, name, run):
 
 
 def test_the_page_for_windows_promises_nothing_that_was_run(page):
-    assert not page("windows.md").blocks("bash") + page("windows").blocks("python")
+    assert not page("windows.md").blocks("bash") + page("windows.md").blocks("python")
     assert "Nothing on this page was run on Windows" in page("windows.md").text
 
 
