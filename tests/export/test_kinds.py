@@ -19,8 +19,9 @@ KINDS = {
     ),
     "torchvision-vit": dataclasses.replace(BASE, backbone="vit_b_16"),
     "local": dataclasses.replace(BASE, backbone="resnet18", layers=("layer1",), subspace="local"),
+    # More products with W than convolutions: the precision is still the trunk's.
     "regions": dataclasses.replace(
-        BASE, backbone="resnet18", layers=("layer1", "layer2"), subspace="regions", pool=2
+        BASE, backbone="resnet18", layers=("layer1", "layer2"), subspace="regions:3"
     ),
 }
 
