@@ -59,6 +59,8 @@ def places() -> dict[Path, Path]:
             ours = "site" in inside.parts[:1] or "__pycache__" in inside.parts
             if path.is_file() and not ours and path.suffix not in NOT_SHOWN:
                 name = "index.md" if inside.name == "README.md" else inside.name
+                if path.suffix == ".html":  # a program of the guide: to be read here, not to be run
+                    name += ".txt"
                 found[path] = Path(place) / inside.with_name(name)
     return found
 
