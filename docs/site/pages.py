@@ -22,6 +22,8 @@ WRITTEN = {
 }
 """Pages that are written from the code."""
 NOT_SHOWN = {".py", ".pyc", ".json", ".txt", ".toml"}
+AS_THEY_ARE = {".md", ".png", ".svg"}
+"""All else that is shown is a program, which a reader wants to read: it becomes a text."""
 HIDDEN = re.compile(r"^ *<!-- (?:skip:.*?|invisible-code-block:.*?)-->\n", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 
@@ -59,8 +61,7 @@ def places() -> dict[Path, Path]:
             ours = "site" in inside.parts[:1] or "__pycache__" in inside.parts
             if path.is_file() and not ours and path.suffix not in NOT_SHOWN:
                 name = "index.md" if inside.name == "README.md" else inside.name
-                if path.suffix == ".html":  # a program of the guide: to be read here, not to be run
-                    name += ".txt"
+                name += "" if path.suffix in AS_THEY_ARE else ".txt"
                 found[path] = Path(place) / inside.with_name(name)
     return found
 

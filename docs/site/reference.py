@@ -70,7 +70,7 @@ def _type(kind: object) -> str:
         return f"list of {linked}" if get_origin(kind) is list else f"{linked} by name"
     if parts:
         return f"{_type(parts[0])} or null"
-    return f"`{_cell(kind.__name__ if kind in PLAIN else str(kind))}`"
+    return f"`{kind.__name__ if kind in PLAIN else kind}`"
 
 
 def commands_page() -> str:
@@ -131,7 +131,7 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 def _spelled(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     formatter = parser._get_formatter()
-    return f"`{_cell(formatter._format_action_invocation(action))}`"
+    return f"`{formatter._format_action_invocation(action)}`"
 
 
 def _about(action: argparse.Action) -> str:
@@ -140,7 +140,10 @@ def _about(action: argparse.Action) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    """Text of a table's cell; between backticks a bar needs no escape, and would show one."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+    return "".join(parts)
 
 
 def api_page() -> str:

@@ -41,6 +41,14 @@ def test_readers_see_no_hidden_comment_and_links_follow_the_pages(staged):
     assert "](gallery.png)" in home
 
 
+def test_programs_are_read_and_not_opened(staged):
+    """A client's page loads what is not in the site."""
+    browser = (staged / "embedding/browser.md").read_text()
+    assert "embedding/javascript/index.html.txt)" in browser
+    assert (staged / "embedding/javascript/index.html.txt").is_file()
+    assert not list(staged.rglob("*.html"))
+
+
 def test_the_card_page_has_every_field():
     page = card_page()
     for kind in (Card, Layer):
@@ -48,15 +56,17 @@ def test_the_card_page_has_every_field():
         names = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
         assert names == [field.name for field in dataclasses.fields(kind)]
     assert "k, the rank of the subspace" in page
+    assert "| `str | None` |" in page
 
 
 def test_the_commands_page_has_every_command_and_option():
     page = commands_page()
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert [h for h in HEADING.findall(page) if h.startswith("fre-")] == list(scripts)
-    for option in ("--keep-aspect", "--max-pixels N", "--roi X,Y,W,H\\|FILE.json", "MODEL"):
+    for option in ("--keep-aspect", "--max-pixels N", "--roi X,Y,W,H|FILE.json", "MODEL"):
         assert f"`{option}`" in page
     assert "%(default)s" not in page
+    assert "%%" not in page
 
 
 def test_the_python_page_has_every_public_name():

@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         prog="fre-eval",
         description="Score a data set in MVTec layout: image AUROC, average precision, largest F1; "
         "false-reject and detection rate at the calibrated threshold; where masks exist, pixel "
-        "AUROC and AUPRO up to 30%% false positives.",
+        "AUROC and AUPRO up to 30% false positives.",
     )
     add_model_arguments(parser)
     parser.add_argument(
