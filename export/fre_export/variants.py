@@ -87,7 +87,7 @@ def build_fp32(model: Model) -> Built:
 
 
 def build_variant(model: Model, name: str, fp32: Built) -> Built:
-    """Write the variant ``name``: the same fit, calibrated on its own features.
+    """Write the variant ``name``: the same fit, thresholds from its own features.
 
     Raises
     ------
