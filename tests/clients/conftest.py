@@ -135,8 +135,8 @@ class Page:
 
 @pytest.fixture(scope="session")
 def page():
-    """``page("node.md")`` reads a page of docs/embedding; tests/docs leaves those pages to us whose
-    file's name, in full, a test of this folder holds.
+    """``page("node.md")`` reads a page of docs/embedding; tests/docs leaves those to us that a test
+    of this folder opens in this very way.
     """
     folder = ROOT / "docs/embedding"
     return lambda name: Page((folder / name).read_text(encoding="utf-8"))

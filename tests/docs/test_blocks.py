@@ -12,11 +12,11 @@ CLIENTS, EMBEDDING = ROOT / "tests" / "clients", ROOT / "docs" / "embedding"
 
 
 def left_to_clients(page):
-    """Pages for foreign clients whose blocks tests/clients run, where these are installed."""
+    """Pages that a test of tests/clients opens, since it runs their blocks where it installs."""
     if EMBEDDING not in page.parents:
         return False
-    named = page.relative_to(EMBEDDING).as_posix()
-    return any(named in test.read_text(encoding="utf-8") for test in CLIENTS.glob("*.py"))
+    opened = f'page("{page.relative_to(EMBEDDING).as_posix()}")'
+    return any(opened in test.read_text(encoding="utf-8") for test in CLIENTS.glob("test_*.py"))
 
 
 def name(page):
