@@ -93,13 +93,14 @@ def lay_out(
     OutputError
         When ``root`` cannot be written, or holds something else.
     UsageError
-        When the variant does not exist, the name is none, or there is a model of that name whose
-        clients would have to send or read other tensors.
+        When the variant does not exist, the name is none, or there is a model of that name that
+        runs at another precision, or whose clients would have to send or read other tensors.
     """
     root = Path(root)
     files = model.variant(variant).files
+    precision = model.card.variants[variant].precision
     name = servable_name(name or model.card.name, variant)
-    check_repository(root, name)
+    check_repository(root, name, precision)
     versions = _versions(root, name)
     version = max(versions, default=0) + 1
     if versions:
@@ -119,7 +120,7 @@ def lay_out(
             text = triton_config(model.card, name)
             (tree / _MODELS["triton"] / name / "config.pbtxt").write_text(text, encoding="utf-8")
         if "ovms" in servers:
-            listed = _listed(root / _CONFIG, name, model.card.variants[variant].precision)
+            listed = _listed(root / _CONFIG, name, precision)
             (tree / _CONFIG).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
 
     done = Servable(root, name, version, variant, servers)
@@ -155,7 +156,7 @@ def servable_name(name: str, variant: str = "fp32") -> str:
     return name if variant == "fp32" else f"{name}-{variant}"
 
 
-def check_repository(root: Path, name: str) -> None:
+def check_repository(root: Path, name: str, precision: str = "f32") -> None:
     """Find out early that a model cannot be added, before hours of work are spent.
 
     Raises
@@ -163,6 +164,8 @@ def check_repository(root: Path, name: str) -> None:
     OutputError
         When ``root`` is no directory, lies in a model directory, cannot be written, or its
         configuration for OpenVINO Model Server cannot be read.
+    UsageError
+        When that configuration runs ``name`` at another precision.
     """
     for folder in (root.absolute(), *root.absolute().parents):
         if (folder / MANIFEST).is_file() and (folder / CARD).is_file():
@@ -180,7 +183,7 @@ def check_repository(root: Path, name: str) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{root}: cannot be written ({error.strerror or error})") from error
-    _listed(root / _CONFIG, name, "f32")
+    _listed(root / _CONFIG, name, precision)
 
 
 def triton_config(card: Card, name: str) -> str:
@@ -242,17 +245,27 @@ def _check_contract(card: Card, earlier: Path, name: str) -> None:
 
 def _listed(path: Path, name: str, precision: str) -> dict[str, Any]:
     """What is in the configuration of OpenVINO Model Server, and ``name`` with it."""
+    hint = "f32" if precision == "int8" else precision
     config: Any = {"model_config_list": []}
     if path.exists():
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-            names = [entry["config"]["name"] for entry in config["model_config_list"]]
+            entries = [entry["config"] for entry in config["model_config_list"]]
+            hints = {
+                entry["name"]: dict(entry.get("plugin_config", {})).get("INFERENCE_PRECISION_HINT")
+                for entry in entries
+            }
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise OutputError(
                 f"{path}: is no configuration of OpenVINO Model Server ({error!r}); mend it, or "
                 "choose another directory"
             ) from error
-        if name in names:
+        if hints.get(name, hint) != hint:
+            raise UsageError(
+                f"{path}: runs {name!r} with INFERENCE_PRECISION_HINT = {hints[name]}, the new "
+                f"version's thresholds hold for {hint}; set it, or give the model another name"
+            )
+        if name in hints:
             return dict(config)
     entry = {
         "name": name,
@@ -260,7 +273,7 @@ def _listed(path: Path, name: str, precision: str) -> dict[str, Any]:
         "plugin_config": {
             "PERFORMANCE_HINT": "LATENCY",
             # Without it, processors with AMX run bf16, for which the thresholds do not hold.
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
+            "INFERENCE_PRECISION_HINT": hint,
         },
     }
     return {**config, "model_config_list": [*config["model_config_list"], {"config": entry}]}

@@ -234,6 +234,23 @@ def test_precisions_are_models_of_their_own(variants_model, tmp_path):
         )
         hint = {"int8": "f32", "f32": "f32", "bf16": "bf16"}[variant.precision]
         assert entry["plugin_config"]["INFERENCE_PRECISION_HINT"] == hint
+        assert lay_out(variants_model, root, variant=name).version == 2
+
+
+@pytest.mark.parametrize("hint", [None, "bf16"])
+def test_a_name_keeps_its_precision(uint8_model, tmp_path, hint):
+    lay_out(uint8_model, tmp_path)
+    path = tmp_path / "ovms/config.json"
+    config = json.loads(path.read_text())
+    settings = config["model_config_list"][0]["config"]["plugin_config"]
+    settings.pop("INFERENCE_PRECISION_HINT")
+    settings |= {"INFERENCE_PRECISION_HINT": hint} if hint else {}
+    path.write_text(json.dumps(config))
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match=f"INFERENCE_PRECISION_HINT = {hint}.* hold for f32"):
+        lay_out(uint8_model, tmp_path)
+    assert files(tmp_path) == before
+    assert lay_out(uint8_model, tmp_path, name="other").version == 1
 
 
 def run(*argv):
