@@ -161,6 +161,7 @@ def test_tensors_that_do_not_fit_are_refused(uint8_model, batch, changes, reason
         ({"outputs": [{"name": "score"}]}, 'no output "score"'),
         ({"outputs": [{}]}, "no output null"),
         ({"outputs": "pred_score"}, "list of objects"),
+        ({"outputs": 0}, "list of objects"),
         ({"outputs": [{"name": "pred_score", "parameters": {"classification": 2}}]}, "extension"),
         ({"outputs": [{"name": "pred_score", "parameters": {"binary_data": 1}}]}, "true or false"),
         ({"parameters": {"binary_data_output": "yes"}}, "true or false"),
@@ -179,6 +180,7 @@ def test_wishes_that_cannot_be_met_are_refused(uint8_model, batch, fields, reaso
         ("x", 0, JSON_LENGTH),
         ("-1", 0, JSON_LENGTH),
         ("99999999", 0, JSON_LENGTH),
+        ("9" * 5000, 0, JSON_LENGTH),  # more digits than Python reads as a number
         ("²", 0, JSON_LENGTH),
         (None, -1, "24575 bytes follow"),
         (None, 1, "24577 bytes follow"),

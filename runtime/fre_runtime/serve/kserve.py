@@ -138,7 +138,8 @@ def json_limit(graph: Graph) -> int:
 def _split(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
     if json_length is None:
         return body, b""
-    if not (json_length.isascii() and json_length.isdigit() and int(json_length) <= len(body)):
+    digits = json_length.isascii() and json_length.isdigit() and len(json_length) < 16
+    if not (digits and int(json_length) <= len(body)):
         raise ProtocolError(f"{JSON_LENGTH} must be 0..{len(body)}, the body's bytes")
     return body[: int(json_length)], body[int(json_length) :]
 
@@ -236,11 +237,12 @@ def _kinds(data: Any) -> set[type]:  # noqa: ANN401 - parsed JSON
 def _wanted(request: dict[str, Any]) -> dict[str, bool]:
     """Which outputs, and which of them as binary data."""
     default = _binary(_parameters(request, "request"), "binary_data_output", False)
-    outputs = request.get("outputs") or [{"name": name} for name in OUTPUTS]
+    outputs = request.get("outputs")
+    outputs = [] if outputs is None else outputs
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise ProtocolError("outputs must be a list of objects")
     wanted = {}
-    for output in outputs:
+    for output in outputs or [{"name": name} for name in OUTPUTS]:
         name = output.get("name")
         if name not in OUTPUTS:
             have = ", ".join(OUTPUTS)
