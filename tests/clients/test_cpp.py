@@ -1,6 +1,7 @@
 """cpp/README.md, followed: built against the Python wheels, and run on photos."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -111,6 +112,15 @@ def test_photos_score_as_ours(engine, score, golden_model, photos, formats, chec
     done = score(engine, *paths)
     assert (done.returncode, done.stderr) == (0, "")
     check_lines(done.stdout, paths, Detector(golden_model, engine))
+
+
+def test_a_jpeg_whose_markers_are_padded_is_whole(score, formats, golden_model, tmp_path):
+    data, padded = formats["plain.jpg"].read_bytes(), tmp_path / "padded.jpg"
+    padded.write_bytes(data[:2] + b"\xff\xff" + data[2:])
+    done = score("onnxruntime", padded)
+    assert done.returncode == 0, done.stderr
+    ours = Detector(golden_model, "onnxruntime")(padded)
+    assert json.loads(done.stdout)["score"] == pytest.approx(ours.score, abs=1e-6)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -66,7 +66,7 @@ inline bool is_cut(const std::vector<unsigned char>& data) {
   if (data.size() < 2 || data[0] != 0xFF || data[1] != 0xD8) return false;
   size_t at = 2;  // over the segments, one of which may hold a whole JPEG, to the scan
   while (at + 4 <= data.size() && data[at] == 0xFF && data[at + 1] != 0xDA)
-    at += 2 + (data[at + 2] << 8 | data[at + 3]);
+    at += data[at + 1] == 0xFF ? 1 : 2 + (data[at + 2] << 8 | data[at + 3]);  // 0xFF may repeat
   const unsigned char end[] = {0xFF, 0xD9};
   return at > data.size() ||
          std::search(data.begin() + at, data.end(), std::begin(end), std::end(end)) == data.end();
