@@ -256,7 +256,7 @@ def ask(follow, python, page, address, name, model, photos):
         port=("127.0.0.1:8000", address),
         name=('"model"', f'"{name}"'),
     )
-    record = "[score, answer.as_numpy('pred_label').tolist()]"
+    record = "[score, label]"
     return follow(python, [first + HELP, each], model, photos, record, probes(name))
 
 
@@ -266,19 +266,19 @@ def test_the_page_s_client_gets_our_scores_and_clear_words(
 ):
     address = request.getfixturevalue({"triton": "triton", "fre-serve": "served"}[server])
     name = "model" if server == "triton" else golden_model.card.name
-    paths = [*photos["exact"], *photos["camera"]]
+    paths = [*photos["camera"], *photos["exact"]]  # the last one has colour
     got, tried = ask(follow, client_python, serving_page, address, name, golden_model, paths)
     detector = Detector(golden_model, "onnxruntime")
     for path, (score, label) in zip(paths, got, strict=True):
         ours = detector(path)
         exact = path in photos["exact"]
         assert score == pytest.approx(ours.score, abs=1e-4 if exact else 0.02)
-        assert not exact or label == [ours.is_anomalous]
+        assert not exact or label == ours.is_anomalous
     for wrong in ("size", "axes", "type", "bytes", "tensor", "model"):
         assert tried[wrong].startswith("InferenceServerException"), (wrong, tried[wrong])
     for wrong in ("size", "axes", "type"):
         assert ("256" if wrong != "type" else "UINT8") in tried[wrong]
-    assert isinstance(tried["bgr"][0], float)
+    assert tried["bgr"][0] != pytest.approx(got[-1][0], abs=1e-3)
     if server == "triton":
         assert tried["many"]["shape"] == [33]
     else:
@@ -331,8 +331,7 @@ def test_model_api_over_the_network_gives_our_scores(
         assert shape == [256, 256]
     assert "read-only" in tried["unchanged adapter"]
     assert "must have the shape [n, 256, 256, 3]" in tried["size"]
-    assert isinstance(tried["bgr"], float)
-    assert tried["bgr"] != pytest.approx(got[-1][0], abs=1e-6)
+    assert tried["bgr"] != pytest.approx(got[-1][0], abs=1e-3)
 
 
 def test_model_api_s_pictures_do_not_fit_the_float_flavour(
