@@ -115,16 +115,16 @@ def test_thresholds_and_normalisation_are_not_applied_a_second_time(
     assert a == b
 
 
-@pytest.fixture(scope="module")
-def wrong(python, model_api, follow, photos, golden_float_model):
-    """What is given wrongly, as the page's table has it."""
+@pytest.fixture(scope="module", params=["image[..., :1]", "image[..., [0, 1, 2, 0]]"])
+def wrong(request, python, model_api, follow, photos, golden_float_model):
+    """What is given wrongly, as the page's table has it; last one channel, or four."""
     probes = {
         "right": "model(image).pred_score",
         "rgb": "model(image[..., ::-1]).pred_score",
         "0..255": "model(image.astype('float32')).pred_score",
         "0..1": "model((image / 255).astype('float32')).pred_score",
         "black": "model(image // 255).pred_score",
-        "grey": "model(image[..., :1]).pred_score",
+        "channels": f"model({request.param}).pred_score",
         "afterwards": "model(image).pred_score",
     }
     coloured = photos["exact"][-1]
@@ -136,7 +136,7 @@ def test_wrong_input_gives_what_the_page_says(wrong):
     assert wrong["rgb"] != pytest.approx(wrong["right"], abs=1e-3)
     assert wrong["0..255"] == pytest.approx(wrong["right"], abs=1e-6)
     assert wrong["0..1"] == pytest.approx(wrong["black"], abs=1e-3)
-    assert wrong["grey"].startswith("RuntimeError")
+    assert wrong["channels"].startswith("RuntimeError")
     assert wrong["afterwards"].startswith("RuntimeError")
 
 
