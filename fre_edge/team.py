@@ -278,13 +278,16 @@ class Team:
             time.sleep(0.05)
 
     def _tell(self, store: Store, error: BaseException) -> bool:
-        """Say that this process failed; returns whether rank 0 reports it."""
+        """Say that this process failed; returns whether another one reports it."""
         message = str(error) if isinstance(error, FreError) else repr(error)
-        store.compare_set("failed", "", json.dumps([self.rank, message]))
+        mine = json.dumps([self.rank, message])
+        first = store.compare_set("failed", "", mine).decode() == mine
         if self.rank == 0:
             # The others end now, upon which torchrun would end this one before it has spoken.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             store.set("reported", "")
+            return True
+        if not first:  # who failed first speaks, where rank 0 cannot
             return True
         deadline = time.monotonic() + FAREWELL
         while not store.check(["reported"]):
