@@ -51,7 +51,7 @@ def thresholds_table(results: Path) -> str:
     """Summaries of `thresholds.py`: false rejects of good photos that no fit has seen."""
     report = _load(results, "thresholds.json")
     head = [
-        "data", "asked for", "false rejects, mean", "least-largest", "splits within the interval",
+        "data", "`--groups`", "asked for", "false rejects, mean", "least-largest", "splits within the interval",
         "above it", "below it",
     ]  # fmt: skip
     rows = []
@@ -61,6 +61,7 @@ def thresholds_table(results: Path) -> str:
             rows.append(
                 [
                     f"`{result['data']}`, {result['photos']} photos of {result['scenes']} parts",
+                    result["groups"],
                     f"{line['fpr']:.0%}",
                     f"{line['mean']:.1%}",
                     f"{line['smallest']:.1%}-{line['largest']:.1%}",
