@@ -51,8 +51,8 @@ def thresholds_table(results: Path) -> str:
     """Summaries of `thresholds.py`: false rejects of good photos that no fit has seen."""
     report = _load(results, "thresholds.json")
     head = [
-        "data", "`--groups`", "asked for", "false rejects, mean", "least-largest", "splits within the interval",
-        "above it", "below it",
+        "data", "`--groups`", "asked for", "false rejects, mean", "least-largest",
+        "splits within the interval", "above it", "below it",
     ]  # fmt: skip
     rows = []
     for result in report["results"]:

@@ -176,6 +176,23 @@ def peers_table(results: Path) -> str:
     return "\n".join(lines)
 
 
+def cpp_table(results: Path) -> str:
+    """Rows of `cpp.py`: the C++ programs beside Python."""
+    report = load(results, "cpp.json")
+    lines = ["| engine | what | C++ | Python | C++ over Python |", "|---" * 5 + "|"]
+    for row in report["results"]:
+        ratio = row["ratio"]
+        cells = [
+            ENGINES[row["engine"]],
+            row["scope"],
+            f"{row['cpp_ms']:.2f} ms",
+            f"{row['python_ms']:.2f} ms",
+            f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _verdict(met: bool | None) -> str:
     return "" if met is None else "met" if met else "**missed**"
 
@@ -221,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
             "scaling": scaling.scaling_table,
             "processes": scaling.processes_table,
             "peers": peers_table,
+            "cpp": cpp_table,
         },
     }
     for path, blocks in documents.items():
