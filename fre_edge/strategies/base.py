@@ -226,7 +226,7 @@ def refit_maps(
 
     ``shown`` are the same photos as another backbone sees them, to be judged in place of ``rows``.
     """
-    shown = shown or rows
+    shown = rows if shown is None else shown
     maps = np.zeros((len(rows), shape.height, shape.width))
     for held_out in folds:
         rest = rows.without(held_out)
