@@ -54,11 +54,15 @@ class OpenVinoEngine:
         return Outputs(*(np.concatenate(parts) for parts in zip(*each, strict=True)))
 
     def _run_one(self, batch: NDArray[Any]) -> Outputs:
-        if not batch.flags.writeable:  # OpenVINO shares writable memory only
-            batch = batch.copy()
         request = self._idle.get()
         try:
-            request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+            image = request.get_input_tensor().data
+            if (batch.dtype, batch.shape) != (image.dtype, image.shape):
+                raise EngineError(
+                    f"the graph takes {image.dtype}{image.shape}, got {batch.dtype}{batch.shape}"
+                )
+            # A copy into the request's own memory costs less than binding another array to it.
+            image[...] = batch
             request.infer()
             # Copies: the request's own memory is overwritten by its next user.
             return Outputs(*(request.get_output_tensor(i).data.copy() for i in range(len(OUTPUTS))))
