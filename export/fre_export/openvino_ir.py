@@ -5,6 +5,7 @@ from pathlib import Path
 
 import openvino
 
+from fre_export.passes.channels_last import normalise_channels_last
 from fre_export.passes.compress_weights import compress_weights
 from fre_runtime.errors import OutputError
 
@@ -19,6 +20,7 @@ def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
     """
     model = openvino.Core().read_model(onnx_path)
     compress_weights(model)
+    normalise_channels_last(model)
     image = model.inputs[0]
     model.reshape({image.get_any_name(): [1, *list(image.get_partial_shape())[1:]]})
     # Else OpenVINO rounds what meets 8-bit weights to 8 bits as well: scores move by up to 2e-3.

@@ -7,6 +7,7 @@ import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fre_export.passes.channels_last import normalise_channels_last
 from fre_export.passes.compress_weights import compress_weights
 from fre_export.passes.dequantize_input import dequantize_input
 from fre_export.passes.sum_squares import sum_squares
@@ -14,6 +15,7 @@ from fre_runtime.image import read_image
 
 WHOLE = [127.0, 126.0, 0.0]
 IMAGENET = [123.675, 116.28, 103.53]
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 OUTSIDE = [300.0, 127.0, 127.0]
 """Whole-numbered, but no uint8 can hold it."""
 
@@ -228,3 +230,39 @@ def test_products_of_floats_are_left_alone(tmp_path):
     (after,) = products(model)
     assert after.get_friendly_name() == before.get_friendly_name()
     assert after.input_value(1).get_element_type() == openvino.Type.f32
+
+
+@pytest.mark.parametrize("dequantised", [True, False], ids=["dequantised", "as traced"])
+@pytest.mark.parametrize("mean", [WHOLE, IMAGENET], ids=["whole", "imagenet"])
+def test_the_image_is_normalised_before_it_is_turned(mean, dequantised, pixels, tmp_path):
+    traced = normalising(mean)
+    if dequantised:
+        assert dequantize_input(traced.graph)
+    onnx.save(traced, tmp_path / "m.onnx")
+    core = openvino.Core()
+    plain, moved = (core.read_model(tmp_path / "m.onnx") for _ in range(2))
+    assert normalise_channels_last(moved) >= 2
+    (turn,) = (n for n in moved.get_ordered_ops() if n.get_type_name() == "Transpose")
+    users = {t.get_node().get_type_name() for t in turn.output(0).get_target_inputs()}
+    assert users == {"Relu", "Result"}  # nothing of the normalisation is left behind it
+    expected, got = (core.compile_model(m, "CPU", F32)([pixels]) for m in (plain, moved))
+    for number in range(2):
+        np.testing.assert_allclose(got[number], expected[number], rtol=1e-6, atol=1e-6)
+
+
+def test_what_differs_between_pixels_stays_behind_the_turn(pixels, tmp_path):
+    model = normalising(np.zeros(3))
+    shading = np.random.default_rng(0).uniform(1, 2, (1, 3, 4, 5)).astype(np.float32)
+    std = next(t for t in model.graph.initializer if t.name == "std")
+    std.CopyFrom(numpy_helper.from_array(shading, "std"))
+    onnx.save(model, tmp_path / "m.onnx")
+    core = openvino.Core()
+    plain, moved = (core.read_model(tmp_path / "m.onnx") for _ in range(2))
+    assert normalise_channels_last(moved) == 2  # conversion and mean
+    expected, got = (core.compile_model(m, "CPU", F32)([pixels])[0] for m in (plain, moved))
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_an_image_with_channels_first_is_left_alone(float_model):
+    model = openvino.Core().read_model(float_model.path / "model.onnx")
+    assert normalise_channels_last(model) == 0
