@@ -128,7 +128,7 @@ class Detector:
         when its turn comes, and ends the stream; so does an error of ``sources``, after the
         results of what it had given.
         """
-        # As many as cores: decoding and inference both need one. Tiles keep them busy alone.
+        # Tiles keep the engine busy alone.
         workers = 1 if self._view.tile else self.info.parallel
         return ordered_map(self, sources, workers, ahead=2 * workers)
 
@@ -192,7 +192,7 @@ class Detector:
         return result
 
     def _through_tiles(self, image: Image, plan: Plan) -> "_Seen":
-        """Score the tiles, as many at once as cores; the image's score is the largest of theirs.
+        """Score the tiles, several at once; the image's score is the largest of theirs.
 
         One by one, not in batches: a batch takes both engines more CPU time a tile, not less.
         """

@@ -31,7 +31,8 @@ class OpenVinoEngine:
             raise EngineError(f"{path}: OpenVINO cannot compile it ({error})") from error
         parallel = 1
         if settings.throughput:
-            parallel = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            # One that runs and one that waits for each stream: none idles while Python prepares.
+            parallel = 2 * self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
         for _ in range(parallel):
             self._idle.put(self._compiled.create_infer_request())
