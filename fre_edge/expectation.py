@@ -14,6 +14,7 @@ good photos by ridge regression: no defect is needed. This is ours, not the pape
 ``benchmarks/quality`` tells what it is worth.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -174,7 +175,8 @@ class Expected(nn.Module):
         expected = features.new_ones(features.shape[0], 1)
         if self.contrast:
             spread = features - features.mean((2, 3), keepdim=True)
-            contrast = (spread * spread).mean((1, 2, 3)).sqrt() / self.contrast
+            scale = self.contrast * math.sqrt(math.prod(features.shape[1:]))
+            contrast = torch.linalg.vector_norm(spread, dim=(1, 2, 3)) / scale
             expected = contrast.clamp(BLANK, self.most).reshape(-1, 1)
         if self.count:
             t = (code[:, : self.count] * self.units).clamp(-CLIP, CLIP)

@@ -181,13 +181,16 @@ class Head(nn.Module):
         """
         raw_score, raw_map = self.raw(features)
         score = _calibrated(raw_score, self.image_tau, self.image_spread)
-        # x - x is 0, or NaN where x is not finite: engines lose NaN in max, ReLU and Clip.
-        total = raw_map.sum((1, 2, 3))
+        # x - x is 0, or NaN where x is not finite: engines lose NaN in max, ReLU and Clip. Sums,
+        # which all other scores are, keep it.
+        if self.fuse.score == "max":
+            total = raw_map.sum((1, 2, 3))
+            score = score + (total - total)
         if image is not None:
             each = (1, 2, 3)
             room = torch.minimum(image.amin(each) + SLACK, 1 + SLACK - image.amax(each))
-            total = total + image.sum(each) + room.sqrt()  # NaN where there is no room
-        score = score + (total - total)
+            total = image.sum(each) + room.sqrt()  # NaN where there is no room
+            score = score + (total - total)
         anomaly_map = _calibrated(raw_map, self.pixel_tau, self.pixel_spread)
         if self.lift_to is not None:
             anomaly_map = F.interpolate(anomaly_map, self.lift_to, mode="bilinear")
