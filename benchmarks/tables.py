@@ -127,6 +127,21 @@ def _described(row: dict) -> str:
     return f"{beside}: {', '.join(about)}"
 
 
+def nodes_table(results: Path) -> str:
+    """Where the time goes (`nodes.py`), by part, as Markdown."""
+    rows = load(results, "nodes.json")["rows"]
+    parts = list(rows[0]["parts"])
+    head = ["model", "engine", "variant", *parts, "W for a photo", "read at", "numpy"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in rows:
+        cells = [row["model"], ENGINES[row["engine"]], row["variant"]]
+        cells += [f"{part['us']:.0f} us ({part['nodes']})" for part in row["parts"].values()]
+        cells += [f"{row['w_bytes'] / 1e6:.1f} MB", f"{row['w_gb_per_s']:.0f} GB/s"]
+        cells.append(f"{row['numpy_cold_gb_per_s']:.0f} GB/s")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def fitting_table(results: Path) -> str:
     """Times of `fitting.py` as Markdown."""
     report = load(results, "fitting.json")
@@ -230,6 +245,7 @@ def main(argv: list[str] | None = None) -> int:
             "sweeps": quality.sweeps_table,
             "cuts": quality.cuts_table,
             "limits": limits_table,
+            "nodes": nodes_table,
             "fitting": fitting_table,
             "strategies": method.strategies_table,
             "subspaces": method.subspaces_table,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fre_edge.features import FeatureShape
 from fre_edge.grouping import BLOCK, FOLDS, SceneStream
 from fre_edge.state import State, most_sampled
-from fre_edge.strategies.base import Features, Rank, check_finite
+from fre_edge.strategies.base import BATCH, Features, Rank, check_finite, release
 from fre_edge.strategies.incremental import sketch_rows
 from fre_edge.strategies.sketch import Sketcher
 from fre_edge.tensors import Tensors, below, prefixed, reserve
@@ -81,6 +81,9 @@ class Keep:
         for layer, row in zip(self._layers, features, strict=True):
             layer[self._filled] = row
         self._filled += 1
+        if self._filled % BATCH == 0:
+            for layer in self._layers:
+                release(layer)
 
     def state(self) -> State:
         """See `Gatherer`; views of what is kept."""

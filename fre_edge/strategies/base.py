@@ -4,10 +4,11 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
 
 from fre_edge.features import FeatureShape
 from fre_runtime.errors import DataError
@@ -21,6 +22,8 @@ BATCH = 256
 """Rows read at a time."""
 TILE = 4096
 """Columns converted to float64 at a time."""
+FEW_ROWS = 1024
+"""Rows of a file that lie in memory while columns are copied."""
 
 
 @dataclass(frozen=True)
@@ -248,22 +251,39 @@ def point(mean: Floats) -> Subspace:
 def gram(features: Features) -> tuple[Floats, Floats]:
     """Return the mean (D,) and the Gram matrix (N, N) of the centred rows, both float64."""
     mean = np.empty(features.shape[1])
-    matrix = np.zeros((len(features),) * 2)
+    matrix = np.zeros((len(features),) * 2, order="F")
     for columns, tile in tiles(features):
         mean[columns] = tile.mean(0)
         if not np.isfinite(mean[columns]).all():
             check_finite(features)
         tile -= mean[columns]
-        matrix += tile @ tile.T
-    return mean, matrix
+        matrix = _add_product(matrix, tile)
+    return mean, _mirrored(matrix)
 
 
 def products(features: Features, mean: Floats) -> Floats:
     """Return (X - mu) (X - mu)^T, float64 (N, N)."""
-    matrix = np.zeros((len(features),) * 2)
+    matrix = np.zeros((len(features),) * 2, order="F")
     for columns, tile in tiles(features):
         tile -= mean[columns]
-        matrix += tile @ tile.T
+        matrix = _add_product(matrix, tile)
+    return _mirrored(matrix)
+
+
+def _add_product(matrix: Floats, tile: Floats) -> Floats:
+    """Add ``tile tile^T`` to the upper triangle of ``matrix``, in place."""
+    # numpy would make the whole product first: as much memory again.
+    added: Floats = dsyrk(1.0, tile.T, beta=1.0, c=matrix, trans=1, overwrite_c=1)
+    return added
+
+
+def _mirrored(matrix: Floats) -> Floats:
+    """Write the upper triangle of ``matrix`` into the lower one as well, in place."""
+    for start in range(0, len(matrix), BATCH):
+        rows = slice(start, start + BATCH)
+        matrix[rows, :start] = matrix[:start, rows].T
+        square = matrix[rows, rows]
+        square[:] = np.triu(square) + np.triu(square, 1).T
     return matrix
 
 
@@ -271,8 +291,18 @@ def tiles(features: Features) -> Iterator[tuple[slice, Floats]]:
     """Yield slices of columns with a fresh float64 copy of each."""
     for start in range(0, features.shape[1], TILE):
         columns = slice(start, min(start + TILE, features.shape[1]))
-        yield columns, features[:, columns].astype(np.float64)
+        yield columns, columns_of(features, columns, np.float64)
+
+
+def columns_of(features: Features, columns: slice, dtype: type) -> NDArray[Any]:
+    """A copy of some columns, (N, n)."""
+    copy = np.empty((len(features), columns.stop - columns.start), dtype)
+    # A few rows of a file at a time: the system brings in whole rows where a part is touched.
+    for start in range(0, len(features), FEW_ROWS):
+        rows = slice(start, start + FEW_ROWS)
+        copy[rows] = features[rows, columns]
         release(features)
+    return copy
 
 
 def release(array: Features) -> None:

@@ -25,7 +25,7 @@ from fre_edge.strategies.base import (
     Rows,
     Subspace,
     check_varies,
-    release,
+    columns_of,
 )
 
 LARGE = 3000
@@ -72,11 +72,10 @@ def directions(
     coefficients = (vectors[:, :k] / np.sqrt(eigenvalues[:k])).T.astype(np.float32)
     components = np.empty((k, features.shape[1]), np.float32)
     for start in range(0, features.shape[1], TILE):
-        columns = slice(start, start + TILE)
-        components[:, columns] = coefficients @ (features[:, columns] - mean[columns]).astype(
-            np.float32
-        )
-        release(features)
+        columns = slice(start, min(start + TILE, features.shape[1]))
+        tile = columns_of(features, columns, np.float32)
+        tile -= mean[columns]
+        components[:, columns] = coefficients @ tile
     components *= signs(components)[:, None]
     return components
 
@@ -121,17 +120,15 @@ def held_out_maps(
     float64 (N, h, w): M(i,j) = 1/C sum_c e(c,i,j)^2, e = (I - W^T W)(u - mu).
     """
     maps = np.zeros((len(features), shape.height, shape.width))
-    tensor = features.reshape(len(features), *shape)
-    channels = max(1, min(16, TILE_BYTES // (8 * len(features) * shape.height * shape.width)))
+    cells = shape.height * shape.width
+    channels = max(1, min(16, TILE_BYTES // (8 * len(features) * cells)))
     for held_out in folds:
         weights = residual_weights(matrix, held_out, rank)
         for start in range(0, shape.channels, channels):
-            tile = tensor[:, start : start + channels].reshape(len(features), -1)
-            errors = (weights @ tile.astype(np.float64)).reshape(
-                len(held_out), -1, shape.height, shape.width
-            )
-            maps[held_out] += np.square(errors).sum(1)
-            release(features)
+            columns = slice(start * cells, min(start + channels, shape.channels) * cells)
+            errors = weights @ columns_of(features, columns, np.float64)
+            errors = errors.reshape(len(held_out), -1, shape.height, shape.width)
+            maps[held_out] += np.square(errors, out=errors).sum(1)
     return maps / shape.channels
 
 
