@@ -3,10 +3,10 @@
     python -m benchmarks.scaling [--quick] [--photos CATEGORY] [--json FILE]
 
 Features of a known, slowly falling spectrum are made as they are wanted, and that time is taken
-off. Swept: the photos N, the features D, the components k; with --photos also the processes that
-share a real fit, each with a core of its own. The case of a million photos with 65,536 features
-(262 GB) is projected from measured slices. --quick leaves out what takes long: about 5 minutes on
-2 cores. Plots go to ``plots`` beside the JSON.
+off. Swept: the photos N, the features D, the components k; then the largest exact fit, and with
+--photos the processes that share a real fit, each with a core of its own. The case of a million
+photos with 65,536 features (262 GB) is projected from measured slices. --quick leaves out what
+takes long: about 5 minutes on 2 cores. Plots go to ``plots`` beside the JSON.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from benchmarks.scaling.plots import draw
 from fre_runtime.environment import environment
 from fre_runtime.threads import physical_cores
 
+SWEEPS = ("rows", "dimension", "components", "largest", "slices", "processes")
 K = 64
 MILLION = 10**6
 LARGEST = 65536
@@ -43,6 +44,8 @@ def cases(*, quick: bool) -> list[Case]:
     found += [Case("dimension", route, 1000, d, K) for d in dimensions for route in METHODS]
     ks = (16, 64, 256) if quick else (16, 32, 64, 128, 256)
     found += [Case("components", route, 2000, 4096, k) for k in ks for route in METHODS]
+    if not quick:
+        found.append(Case("largest", "pca, features on disk", 10_000, LARGEST, 200))
     return found
 
 
@@ -78,9 +81,16 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--photos", type=Path, metavar="CATEGORY", help="for the processes")
+    parser.add_argument(
+        "--only", nargs="+", choices=SWEEPS, default=SWEEPS, help="the rest stays as it was"
+    )
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/scaling.json"))
     args = parser.parse_args()
-    report: dict[str, Any] = {"environment": environment(), "quick": args.quick, "rows": []}
+    report: dict[str, Any] = {"environment": environment(), "rows": []}
+    if set(args.only) != set(SWEEPS):
+        old = json.loads(args.json.read_text())
+        report |= {key: old[key] for key in ("projection",) if key in old}
+        report["rows"] = [row for row in old["rows"] if row["sweep"] not in args.only]
 
     def add(row: dict[str, Any]) -> None:
         print(json.dumps(row), flush=True)
@@ -89,13 +99,15 @@ def main() -> None:
 
     args.json.parent.mkdir(parents=True, exist_ok=True)
     for case in cases(quick=args.quick):
-        add(in_fresh_process(case))
-    sliced = [in_fresh_process(case) for case in slices(quick=args.quick)]
-    for row in sliced:
-        add(row)
-    if found := project(sliced):
-        report["projection"] = found
-    if args.photos:
+        if case.sweep in args.only:
+            add(in_fresh_process(case))
+    if "slices" in args.only:
+        sliced = [in_fresh_process(case) for case in slices(quick=args.quick)]
+        for row in sliced:
+            add(row)
+        if found := project(sliced):
+            report["projection"] = found
+    if args.photos and "processes" in args.only:
         for processes in (1, 2, 4, 8):
             if processes <= physical_cores():
                 add(ranks.run(args.photos, processes))

@@ -80,13 +80,21 @@ def directions(
     return components
 
 
-def eigh_descending(matrix: Floats) -> tuple[Floats, Floats]:
-    """Eigenvalues (descending, none below 0) and eigenvectors (in columns) of a Gram matrix."""
+def eigh_descending(matrix: Floats, *, overwrite: bool = False) -> tuple[Floats, Floats]:
+    """Eigenvalues (descending, none below 0) and eigenvectors (in columns) of a Gram matrix.
+
+    With ``overwrite`` a large matrix, in either order, is used up instead of copied.
+    """
     if len(matrix) < LARGE:
         eigenvalues, vectors = np.linalg.eigh(matrix)
     else:
+        # It is symmetric: its transpose, which lies in the order that LAPACK takes, is the same.
+        own = matrix if matrix.flags.f_contiguous else matrix.T
         eigenvalues, vectors = scipy.linalg.eigh(
-            matrix.copy(order="F"), overwrite_a=True, check_finite=False, driver="evr"
+            own if overwrite else own.copy(order="F"),
+            overwrite_a=True,
+            check_finite=False,
+            driver="evr",
         )
     return np.maximum(eigenvalues[::-1], 0.0), vectors[:, ::-1]
 
@@ -141,7 +149,9 @@ def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) ->
     train = np.setdiff1d(np.arange(total), held_out)
     inner = matrix[np.ix_(train, train)]
     row_mean = inner.mean(0)
-    centred = inner - row_mean - row_mean[:, None] + row_mean.mean()
+    inner -= row_mean
+    inner -= row_mean[:, None]
+    inner += row_mean.mean()
     cross = matrix[np.ix_(held_out, train)]
     cross = cross - cross.mean(1, keepdims=True) - row_mean + row_mean.mean()
 
@@ -149,7 +159,7 @@ def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) ->
     weights[:, train] = -1.0 / len(train)  # - mean of the training part
     weights[np.arange(len(held_out)), held_out] = 1.0
     if len(train) > 1:
-        eigenvalues, vectors = eigh_descending(centred)
+        eigenvalues, vectors = eigh_descending(inner, overwrite=True)
         if eigenvalues[0] > 0:
             k = rank.choose(eigenvalues[:-1])  # n centred rows have rank n - 1 at most
             basis = vectors[:, :k]
