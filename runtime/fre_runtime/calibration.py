@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 
+BELOW_ONE = 1 - 2.0**-25
+"""Stands for a calibrated value of 1: float32 tells it and all above it from 1 no more."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -28,10 +31,12 @@ class Threshold:
             return np.asarray(1.0 / (1.0 + np.exp(-logit)))
 
     def raw(self, calibrated: Floats) -> NDArray[np.float64]:
-        """Invert `calibrated`; NaN stays NaN, 1 gives infinity."""
-        p = np.asarray(calibrated, np.float64)
-        with np.errstate(divide="ignore"):
-            return np.asarray(self.value * (p / (1 - p)) ** self.spread)
+        """Invert `calibrated`; always finite, but for NaN, which stays NaN.
+
+        Where float32 has rounded to 1, the raw value can be no more than bounded from below.
+        """
+        p = np.minimum(np.asarray(calibrated, np.float64), BELOW_ONE)
+        return np.asarray(self.value * (p / (1 - p)) ** self.spread)
 
     def resolution(self, calibrated: Floats) -> NDArray[np.float64]:
         """Relative error of `raw` when ``calibrated`` is off by one unit in its last place."""

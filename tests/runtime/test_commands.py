@@ -9,6 +9,7 @@ import pytest
 from fre_runtime import read_image
 from fre_runtime.commands import bench, evaluate, info, run
 from fre_runtime.commands.common import run_command
+from fre_runtime.engines.openvino import OpenVinoEngine
 from fre_runtime.metrics import auroc
 from fre_runtime.sources import video_frames
 
@@ -25,6 +26,28 @@ def video(tmp_path, make_photo):
         writer.write(np.ascontiguousarray(make_photo(seed)[..., ::-1]))
     writer.release()
     return path
+
+
+def strictly(text):
+    """Parse JSON as others do, to whom Infinity and NaN are errors."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def saturated(monkeypatch):
+    """Scores above the threshold have rounded to 1."""
+    run = OpenVinoEngine.run
+
+    def rounded(self, batch):
+        found = run(self, batch)
+        score = np.where(found.pred_score > 0.5, np.float32(1), found.pred_score)
+        return found._replace(pred_score=score)
+
+    monkeypatch.setattr(OpenVinoEngine, "run", rounded)
 
 
 def test_info(uint8_model, capsys, tmp_path):
@@ -58,6 +81,25 @@ def test_run_writes_pictures_under_the_names_of_the_photos(uint8_model, category
     assert len(names) == 16
     assert "scratch/003.png" in names
     assert read_image(tmp_path / "out/scratch/003.png").shape[2] == 3
+
+
+def test_scores_that_have_rounded_to_one_stay_anomalous_and_valid_json(
+    uint8_model, category, saturated, tmp_path, capsys
+):
+    options = ["--engine", "openvino", "--json", tmp_path / "out.json"]
+    assert call(run, uint8_model.path, category / "test", *options) == 0
+    rows = [strictly(line) for line in (tmp_path / "out.json").read_text().splitlines()]
+    ones = [row for row in rows if row["score"] == 1]
+    assert ones
+    assert {row["state"] for row in ones} == {"anomalous"}
+    assert min(row["raw_score"] for row in ones) > max(
+        row["raw_score"] for row in rows if row not in ones
+    )
+    assert call(evaluate, uint8_model.path, category, *options) == 0
+    figures = strictly((tmp_path / "out.json").read_text())
+    found = {entry["raw"] for entry in figures["scores"].values() if entry["score"] == 1}
+    assert found == {row["raw_score"] for row in ones}
+    assert figures["detection_rate"] > 0
 
 
 def test_run_reads_videos(uint8_model, video, tmp_path, capsys):

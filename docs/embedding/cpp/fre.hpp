@@ -141,10 +141,11 @@ inline void score(const Graph& graph, const std::string& file, int repeat) {
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
     const double p = answer.score;
     if (std::isnan(p)) throw std::runtime_error("the score is not a number: not to be judged");
+    const double below_one = std::min(p, 1 - std::ldexp(1.0, -25));  // no infinite raw score
     std::printf("{\"source\": %s, \"state\": \"%s\", \"score\": %.9g, \"raw_score\": %.9g, "
                 "\"ms\": %.4f}\n",
                 quoted(file).c_str(), answer.anomalous ? "anomalous" : "good", p,
-                threshold * std::pow(p / (1 - p), spread), took.count());
+                threshold * std::pow(below_one / (1 - below_one), spread), took.count());
   }
 }
 

@@ -32,10 +32,11 @@ export async function score({ ort, cv, session, card }, photo) {
   const p = pred_score.data[0];
   if (Number.isNaN(p)) throw new Error("the score is not a number: the photo is not to be judged");
   const { value, spread } = card.variants.fp32.calibration.image;
+  const belowOne = Math.min(p, 1 - 2 ** -25); // no infinite raw score
   return {
     state: pred_label.data[0] ? "anomalous" : "good",
     score: p,
-    raw_score: value * (p / (1 - p)) ** spread,
+    raw_score: value * (belowOne / (1 - belowOne)) ** spread,
     anomaly_map, // a tensor of 1 x 1 x rows x columns, in 0..1
   };
 }
