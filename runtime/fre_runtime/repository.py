@@ -21,12 +21,12 @@ from typing import Any
 
 from fre_runtime.card import OUTPUTS, Card
 from fre_runtime.errors import OutputError, UsageError
+from fre_runtime.folder_lock import alone_in
 from fre_runtime.model_dir import (
     CARD,
     MANIFEST,
     ModelDir,
     check_writable,
-    new_directory,
     settle,
 )
 
@@ -97,47 +97,46 @@ def lay_out(
         runs at another precision, or whose clients would have to send or read other tensors.
     """
     root = Path(root)
-    files = model.variant(variant).files
-    precision = model.card.variants[variant].precision
+    model.variant(variant)  # UsageError where there is none
     name = servable_name(name or model.card.name, variant)
-    check_repository(root, name, precision)
+    check_repository(root, name, model.card.variants[variant].precision)
+    try:
+        # Versions and config.json are read and then written: another fre-deploy has to wait.
+        with alone_in(root):
+            return _added(model, root, name, variant)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{root}: cannot be written ({error.strerror or error})") from error
+
+
+def _added(model: ModelDir, root: Path, name: str, variant: str) -> Servable:
+    """Add the model to a repository in which nobody else writes."""
+    files = model.variant(variant).files
     versions = _versions(root, name)
     version = max(versions, default=0) + 1
     if versions:
         _check_contract(model.card, versions[max(versions)], name)
     servers = [server for server, (engine, _) in _FILES.items() if engine in files]
-
-    def write(tree: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=".new.", dir=root) as folder:
+        tree = Path(folder)
         for server in servers:
             engine, suffixes = _FILES[server]
-            folder = tree / _MODELS[server] / name / str(version)
-            folder.mkdir(parents=True)
+            target = tree / _MODELS[server] / name / str(version)
+            target.mkdir(parents=True)
             for suffix in suffixes:
                 source = (model.path / files[engine]).with_suffix(suffix)
-                shutil.copyfile(source, folder / f"model{suffix}")
-            shutil.copyfile(model.path / CARD, folder / CARD)
+                shutil.copyfile(source, target / f"model{suffix}")
+            shutil.copyfile(model.path / CARD, target / CARD)
         if "triton" in servers:
             text = triton_config(model.card, name)
             (tree / _MODELS["triton"] / name / "config.pbtxt").write_text(text, encoding="utf-8")
         if "ovms" in servers:
-            listed = _listed(root / _CONFIG, name, precision)
+            listed = _listed(root / _CONFIG, name, model.card.variants[variant].precision)
             (tree / _CONFIG).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-
-    done = Servable(root, name, version, variant, servers)
-    if not root.exists():
-        with new_directory(root) as tree:
-            write(tree)
-        return done
-    try:
-        with tempfile.TemporaryDirectory(prefix=".new.", dir=root) as folder:
-            write(Path(folder))
-            settle(Path(folder))
-            _merge(Path(folder), root, name, version)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{root}: cannot be written ({error.strerror or error})") from error
-    return done
+        settle(tree)
+        _merge(tree, root, name, version)
+    return Servable(root, name, version, variant, servers)
 
 
 def servable_name(name: str, variant: str = "fp32") -> str:
@@ -284,15 +283,13 @@ def _merge(tree: Path, root: Path, name: str, version: int) -> None:
     moved: list[Path] = []
     try:
         for models in _MODELS.values():
-            step = models / name
-            if not (tree / step).exists():
+            new = models / name / str(version)
+            if not (tree / new).exists():
                 continue
-            if (root / step).exists():
-                step /= str(version)
-            target = root / step
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (tree / step).rename(target)
-            moved.append(target)
+            # The folder furthest up that is not there yet: the server sees all of it at once.
+            step = next(p for p in (*reversed(new.parents), new) if not (root / p).exists())
+            (tree / step).rename(root / step)
+            moved.append(root / step)
         if (tree / _CONFIG).exists():
             # Last: a server that reads it finds the model that it names.
             (tree / _CONFIG).replace(root / _CONFIG)

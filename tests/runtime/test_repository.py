@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from fre_runtime.card import read_card
 from fre_runtime.commands import deploy
 from fre_runtime.commands.common import run_command
 from fre_runtime.errors import OutputError, UsageError
+from fre_runtime.folder_lock import LOCK
 from fre_runtime.model_dir import ModelDir, open_model_dir
 from fre_runtime.repository import lay_out, triton_config
 
@@ -181,13 +184,14 @@ def test_versions_of_an_earlier_fre_edge_go_on(uint8_model, tmp_path):
     [
         (False, "copyfile", 4),
         (False, "rename", 1),
+        (False, "rename", 2),
         (True, "copyfile", 4),
         (True, "rename", 2),
         (True, "replace", 1),
     ],
 )
 def test_written_whole_or_not_at_all(uint8_model, tmp_path, monkeypatch, there, broken, last):
-    """Whichever copy or rename fails; a new directory is put in its place by one rename."""
+    """Whichever copy or rename fails."""
     root = tmp_path / "servers"
     if there:
         lay_out(uint8_model, root, name="first")
@@ -214,6 +218,46 @@ def test_written_whole_or_not_at_all(uint8_model, tmp_path, monkeypatch, there, 
     assert not list(tmp_path.rglob(".*"))
     monkeypatch.undo()
     assert lay_out(uint8_model, root).version == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_deploys_at_the_same_time_all_count(uint8_model, tmp_path, there):
+    """Four processes, two names: no entry is lost, and no version given twice."""
+    root = tmp_path / "servers"
+    if there:
+        lay_out(uint8_model, root, name="first")
+    code = (
+        "import sys\n"
+        "from fre_runtime.commands import deploy\n"
+        "from fre_runtime.commands.common import run_command\n"
+        "sys.stdin.readline()\n"  # all start at once
+        "sys.exit(run_command(deploy, sys.argv[1:]))\n"
+    )
+    names = ["top", "bottom", "top", "bottom"]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(uint8_model.path), str(root), "--name", name],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        )
+        for name in names
+    ]  # fmt: skip
+    for process in running:
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+    assert [process.wait(60) for process in running] == [0] * len(names)
+    listed = json.loads((root / "ovms/config.json").read_text())["model_config_list"]
+    found = sorted(entry["config"]["name"] for entry in listed)
+    assert found == ["bottom", *(["first"] if there else []), "top"]
+    for name in ("top", "bottom"):
+        for models in ("ovms/models", "triton"):
+            assert {p.name for p in (root / models / name).glob("[0-9]*")} == {"1", "2"}
+    assert not list(root.rglob(".*"))
+
+
+def test_an_abandoned_lock_keeps_nobody_out(uint8_model, tmp_path):
+    (tmp_path / LOCK).touch()
+    assert lay_out(uint8_model, tmp_path).version == 1
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_precisions_are_models_of_their_own(variants_model, tmp_path):
