@@ -1,22 +1,28 @@
 """Shared fixtures: synthetic photos with a fixed seed, and tiny models made from them once."""
 
 import dataclasses
+import functools
+import hashlib
 import importlib.util
+import io
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 import torchvision
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 from torchvision.models import VisionTransformer
 
 from fre_edge import Fit, FitOptions, fit, zoo
-from fre_export import ExportOptions, export, variants
+from fre_export import ExportOptions, export, onnx_graph, variants
 from fre_runtime.card import Variant
 from fre_runtime.image import encode_image
 from fre_runtime.latency import Budget
@@ -77,6 +83,44 @@ def lay_out_category(root: Path, good: int = 24, test: int = 8) -> Path:
         (root / f"test/scratch/{name}.png").write_bytes(encode_image(photo, ".png"))
         (root / f"ground_truth/scratch/{name}_mask.png").write_bytes(encode_image(mask, ".png"))
     return root
+
+
+class Content(pickle.Pickler):
+    """Tensors by value: by themselves they would also tell where in memory they lie."""
+
+    def reducer_override(self, thing: object) -> object:
+        if not isinstance(thing, torch.Tensor):
+            return NotImplemented
+        data = thing.detach().numpy().tobytes()
+        return tuple, ((str(thing.dtype), thing.shape, thing.stride(), data),)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    """What has been traced to ONNX is not traced again: the same module gives the same graph.
+
+    Tracing takes most of the time of a small export. A module is the same when all of it is, code
+    and weights included; and each export still proves its graph against the module itself.
+    """
+    seen: dict[bytes, bytes] = {}
+    trace, registry = onnx_graph.trace, ONNXRegistry.from_torchlib
+
+    def remembered(*arguments: object) -> onnx.ModelProto:
+        content = io.BytesIO()
+        try:
+            Content(content).dump(arguments)
+        except (pickle.PicklingError, AttributeError, TypeError):  # a test's own function in it
+            return trace(*arguments)
+        key = hashlib.sha256(content.getbuffer()).digest()
+        if key not in seen:
+            seen[key] = trace(*arguments).SerializeToString()
+        return onnx.ModelProto.FromString(seen[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "trace", remembered)
+        # PyTorch parses its 500 translations of operators anew each time.
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(registry)))
+        yield
 
 
 @pytest.fixture(scope="session")
