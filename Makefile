@@ -53,6 +53,7 @@ quality: $(STAMP)
 
 bench: demo quality
 	$(BIN)/python benchmarks/limits.py
+	$(BIN)/python benchmarks/nodes.py
 	$(BIN)/python benchmarks/fitting.py build/demo/data
 	$(BIN)/python benchmarks/strategies.py build/demo/data
 	$(BIN)/python benchmarks/subspaces.py $(CATEGORIES)
@@ -62,6 +63,7 @@ bench: demo quality
 	$(BIN)/python -m benchmarks.scaling --photos build/demo/data
 	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
 	$(BIN)/python benchmarks/image.py
+	$(BIN)/python benchmarks/live.py build/demo/data/test/defective/cell0001.png build/demo/model
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data \
 		--json benchmarks/results/bench-latency.json
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data --scenario throughput \

@@ -1,12 +1,9 @@
 """Tables of how the method fares: strategies, subspaces, thresholds, drift; from the JSONs."""
 
-import json
 from pathlib import Path
 from statistics import median
 
-
-def _load(results: Path, name: str) -> dict:
-    return json.loads((results / name).read_text())
+from benchmarks.reports import load
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -16,7 +13,7 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def strategies_table(results: Path) -> str:
     """Rows of `strategies.py`: the ways to fit beside scikit-learn's."""
-    report = _load(results, "strategies.json")
+    report = load(results, "strategies.json")
     head = [
         "features", "strategy", "takes", "times faster than scikit-learn", "target",
         "lacks of the best variance", "scikit-learn lacks",
@@ -49,7 +46,7 @@ def strategies_table(results: Path) -> str:
 
 def thresholds_table(results: Path) -> str:
     """Summaries of `thresholds.py`: false rejects of good photos that no fit has seen."""
-    report = _load(results, "thresholds.json")
+    report = load(results, "thresholds.json")
     head = [
         "data", "`--groups`", "asked for", "false rejects, mean", "least-largest",
         "splits within the interval", "above it", "below it",
@@ -79,7 +76,7 @@ def thresholds_table(results: Path) -> str:
 
 def drift_table(results: Path) -> str:
     """Rows of `drift.py`: how many scores pass before the alarm."""
-    report = _load(results, "drift.json")
+    report = load(results, "drift.json")
     head = [
         "data", "drift", "scores move by", "false rejects", "streams with alarm",
         "scores until the alarm, median (90th percentile)", "false rejects until then",
@@ -106,7 +103,7 @@ def drift_table(results: Path) -> str:
 
 def subspaces_table(results: Path) -> str:
     """Rows of `subspaces.py`: image AUROC with each subspace."""
-    rows = _load(results, "subspaces.json")["results"]
+    rows = load(results, "subspaces.json")["results"]
     data = list(dict.fromkeys(row["data"] for row in rows))
     found = {(_subspace(row), row["data"]): f"{row['image_auroc']:.4f}" for row in rows}
     kinds = list(dict.fromkeys(_subspace(row) for row in rows))

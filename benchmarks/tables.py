@@ -7,13 +7,13 @@ document says something else than benchmarks/results.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import median
 
 from benchmarks import method_tables as method
 from benchmarks.quality import tables as quality
+from benchmarks.reports import load
 from benchmarks.scaling import tables as scaling
 
 ROOT = Path(__file__).parent.parent
@@ -23,10 +23,6 @@ SCOPES = {
     "frame": "1200 x 1000 camera frame, resize included",
     "file": "the same as a JPEG, decoding included",
 }
-
-
-def load(results: Path, name: str) -> dict:
-    return json.loads((results / name).read_text())
 
 
 def bench_row(report: dict, engine: str, scope: str) -> dict:

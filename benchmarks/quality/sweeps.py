@@ -297,7 +297,6 @@ def measure(
         if "cut" in names:
             cuts += cut_rows(bench)
     return {
-        "seeds": seeds,
         "default": {
             "backbone": DEFAULT.backbone,
             "layers": _label(default_layers()),
@@ -316,7 +315,10 @@ def measure(
 
 
 def joined(old: Row, new: Row) -> Row:
-    """``new`` with those sweeps of ``old`` that it does not hold."""
+    """``new`` with those sweeps of ``old`` that it does not hold.
+
+    How many draws a sweep has, its rows tell.
+    """
     kept = [row for row in old["results"] if row["sweep"] not in new["dates"]]
     cuts = new["cuts"] if "cut" in new["dates"] else old["cuts"]
     dates = {**old["dates"], **new["dates"]}

@@ -1,6 +1,5 @@
 """The quality tables of README.md and benchmarks/README.md, as Markdown."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -15,6 +14,7 @@ from benchmarks.quality.published import (
     sources,
 )
 from benchmarks.quality.summary import spread
+from benchmarks.reports import load
 
 Row = dict[str, Any]
 TITLES = {
@@ -28,12 +28,6 @@ TITLES = {
 }
 RATES = ("false_reject_rate", "detection_rate")
 RUN_MVTEC = "`python -m benchmarks.quality mvtec ROOT`"
-
-
-def load(results: Path, name: str) -> Row:
-    """One of the JSONs."""
-    report: Row = json.loads((results / name).read_text(encoding="utf-8"))
-    return report
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -76,9 +70,21 @@ def described(report: Row) -> dict[str, str]:
     return titles
 
 
-def draws(report: Row) -> str:
+def draws(number: int) -> str:
     """How many draws of each split there are."""
-    return "1 draw" if report["seeds"] == 1 else f"{report['seeds']} draws"
+    return "1 draw" if number == 1 else f"{number} draws"
+
+
+def draws_by_sweep(rows: Sequence[Row]) -> str:
+    """The same for sweeps, which may have been run at different times with different numbers."""
+    sweeps: dict[int, list[str]] = {}
+    for sweep in dict.fromkeys(row["sweep"] for row in rows):
+        number = len({row["seed"] for row in chosen(rows, sweep=sweep)})
+        sweeps.setdefault(number, []).append(sweep)
+    if len(sweeps) == 1:
+        return f"{draws(*sweeps)} of the split"
+    told = (f"{draws(number)} ({', '.join(names)})" for number, names in sweeps.items())
+    return f"as many draws of the split: {', '.join(told)}"
 
 
 def chosen(rows: Sequence[Row], **wanted: object) -> list[Row]:
@@ -104,7 +110,7 @@ def headline_table(results: Path) -> str:
                 *(figure(m, row[m]["mean"] if row[m] else None) for m in metrics),
             ]
         )
-    over = f"mean of {draws(report)} (least-largest)"
+    over = f"mean of {draws(report['seeds'])} (least-largest)"
     head = ["data", "image AUROC, given split", over, *(TITLES[m] for m in metrics)]
     return "\n\n".join([markdown(head, rows), *leak_text(report)])
 
@@ -124,8 +130,8 @@ def leak_text(report: Row) -> list[str]:
             f"{leak['test_good']} good test photos ({share:.0%}) show a part of which another "
             f"photo is in training. With every part on one side (`{leak['honest']}`, the same "
             f"photos) the same fit falls from {easy:.4f} to {honest:.4f}, by "
-            f"{easy - honest:.4f} (mean of {draws(report)}). The second is the honest figure; "
-            "published figures by such a split flatter in the same way."
+            f"{easy - honest:.4f} (mean of {draws(report['seeds'])}). The second is the honest "
+            "figure; published figures by such a split flatter in the same way."
         )
     return paragraphs
 
@@ -146,7 +152,7 @@ def rows_table(results: Path) -> str:
         for row in chosen(report["summary"], engine="openvino", variant="fp32")
     ]
     engines = (
-        f"Over {draws(report)} of each split: mean ± standard deviation (least-largest). "
+        f"Over {draws(report['seeds'])} of each split: mean ± standard deviation (least-largest). "
         "These are OpenVINO's figures; ONNX Runtime's differ by at most "
         f"{engines_differ(report['results']):.0e}."
     )
@@ -292,7 +298,7 @@ def sweeps_table(results: Path) -> str:
             rows.append([sweep, f"**{label}**" if default else label, *areas, *overlaps, ks])
     note = (
         "Image AUROC unless said; the default is bold, k is that of all layers together, of "
-        f"{' / '.join(names)}. Where a spread is given: over {draws(report)} of the split."
+        f"{' / '.join(names)}. Where a spread is given: over {draws_by_sweep(report['results'])}."
     )
     return f"{markdown(head, rows)}\n\n{note}"
 

@@ -1,17 +1,14 @@
 """The scaling tables of benchmarks/README.md."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-
-def _load(results: Path) -> dict[str, Any]:
-    return json.loads((results / "scaling.json").read_text())
+from benchmarks.reports import load
 
 
 def scaling_table(results: Path) -> str:
     """Every case, by sweep, as Markdown."""
-    report = _load(results)
+    report = load(results, "scaling.json")
     lines = [
         "| sweep | route | N | D | k | time | peak memory | variance held (best) |",
         "|---" * 8 + "|",
@@ -51,7 +48,7 @@ def projection(found: dict[str, Any]) -> str:
 
 def processes_table(results: Path) -> str:
     """Time to gather the features by several processes, as Markdown."""
-    rows = [row for row in _load(results)["rows"] if row["sweep"] == "processes"]
+    rows = [row for row in load(results, "scaling.json")["rows"] if row["sweep"] == "processes"]
     if not rows:
         return "Not measured yet."
     lines = ["| processes, a core each | photos | all features gathered in | faster |"]

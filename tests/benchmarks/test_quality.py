@@ -258,19 +258,16 @@ def test_a_sweep_gives_the_figures_of_the_shipped_path(bench, uint8_model, categ
 
 def test_a_sweep_that_is_run_again_leaves_the_others_as_they_were():
     old = {
-        "seeds": 3,
         "dates": {"variance": "monday", "pool": "monday", "cut": "monday"},
         "results": [{"sweep": "variance", "k": 1}, {"sweep": "pool", "k": 2}],
         "cuts": [{"cut": 0.5}],
     }
     new = {
-        "seeds": 2,
         "dates": {"pool": "friday"},
         "results": [{"sweep": "pool", "k": 3}],
         "cuts": [],
     }
     assert sweeps.joined(old, new) == {
-        "seeds": 2,
         "dates": {"variance": "monday", "pool": "friday", "cut": "monday"},
         "results": [{"sweep": "variance", "k": 1}, {"sweep": "pool", "k": 3}],
         "cuts": [{"cut": 0.5}],

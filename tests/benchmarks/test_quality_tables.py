@@ -99,7 +99,6 @@ def test_sweeps_mark_the_default_and_average_the_draws(tmp_path):
         return {"sweep": sweep, "label": label, "data": "a", "seed": seed, **figures}
 
     report = {
-        "seeds": 2,
         "default": {"variance": "0.9", "score": "p3"},
         "results": [
             point("variance", "0.5", 0, 0.7),
@@ -118,6 +117,10 @@ def test_sweeps_mark_the_default_and_average_the_draws(tmp_path):
     assert "| variance | **0.9** | 0.8500 ± 0.0707 (0.8000-0.9000) | 7 |" in text
     assert "| variance | 0.5 | 0.7000 | 7 |" in text
     assert "| score | **p3** | 0.8000 | 7 |" in text
+    assert text.endswith("over as many draws of the split: 2 draws (variance), 1 draw (score).")
+    report["results"] = report["results"][1:3]
+    (tmp_path / "quality-sweeps.json").write_text(json.dumps(report))
+    assert tables.sweeps_table(tmp_path).endswith("over 2 draws of the split.")
     cuts = tables.cuts_table(tmp_path).splitlines()
     assert cuts[-2:] == [
         "| no groups | 5 of 9 | 1.0% | 5.0% |",
