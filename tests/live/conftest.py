@@ -1,5 +1,7 @@
 """What the tests of live lines share: recording sinks, scripted sources, a camera on loopback."""
 
+import resource
+import signal
 import socket
 import threading
 import time
@@ -194,3 +196,13 @@ def write_video(path, frames: int = 10, rate: float = 25, size: tuple[int, int] 
         writer.write(picture(40 + i % 200, size[1], size[0]))
     writer.release()
     return path
+
+
+@pytest.fixture
+def small_files():
+    """Files of this process cannot grow beyond so many bytes: a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, before)

@@ -120,6 +120,8 @@ def test_ctrl_c_among_photos_tells_what_was_done(uint8_model, tmp_path, make_fol
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A test run in the background ignores Ctrl-C, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         process.stdout.readline()
         process.send_signal(signal.SIGINT)

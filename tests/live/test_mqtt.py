@@ -13,7 +13,7 @@ from fre_runtime.errors import MissingDependencyError, UsageError
 from fre_runtime.live.backoff import Backoff
 from fre_runtime.live.sinks.mqtt import Mqtt
 from fre_runtime.live.sinks.outlet import Outlet
-from tests.live.test_sinks import event, stale, wait_for
+from tests.live.sink_events import event, stale, wait_for
 
 paho = pytest.importorskip("paho.mqtt.client")
 amqtt = pytest.importorskip("amqtt.broker")

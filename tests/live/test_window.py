@@ -9,7 +9,7 @@ from fre_runtime.commands import run
 from fre_runtime.commands.common import run_command
 from fre_runtime.live.window import open_window
 from tests.live.conftest import picture
-from tests.live.test_sinks import event, stale
+from tests.live.sink_events import event, stale
 
 
 def test_without_a_display_it_is_refused(uint8_model, monkeypatch, capsys):
