@@ -24,6 +24,8 @@ class Ours:
     name: str
     layers: tuple[str, ...]
     backbone: str = "efficientnet_lite0"
+    components: int | None = None
+    """k; None = what the default variance takes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Peer:
 
 
 DEFAULT = Ours("default", OUR_LAYERS)
-FRE = Ours("blocks4", ("blocks.4",))
+# Its rank is given, not found: 127 hold 92% of the variance of the 209 photos here.
+FRE = Ours("blocks4", ("blocks.4",), components=127)
 AT_PATCHCORE = Ours("patchcore-layers", PATCHCORE_LAYERS)
 AT_PADIM = Ours("padim-layers", PADIM_LAYERS)
 AT_ANOMAVISION = Ours("anomavision-layers", ANOMAVISION_LAYERS)

@@ -16,7 +16,10 @@ def prepare(config: Config, folder: Path) -> dict:
     from fre_export import export
 
     options = FitOptions(
-        backbone=config["backbone"], layers=tuple(config["layers"]), weights=config["weights"]
+        backbone=config["backbone"],
+        layers=tuple(config["layers"]),
+        weights=config["weights"],
+        components=config["components"],
     )
     seconds = []
     for _ in range(FITS):

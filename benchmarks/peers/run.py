@@ -93,6 +93,7 @@ class Run:
         config = {
             "backbone": ours.backbone,
             "layers": ours.layers,
+            "components": ours.components,
             "weights": "auto" if ours.backbone == "efficientnet_lite0" else str(self._state(ours)),
         }
         return self._prepare(Path(sys.executable), "ours.py", f"ours-{ours.name}", config)
