@@ -126,12 +126,15 @@ def _described(row: dict) -> str:
 def nodes_table(results: Path) -> str:
     """Where the time goes (`nodes.py`), by part, as Markdown."""
     rows = load(results, "nodes.json")["rows"]
-    parts = list(rows[0]["parts"])
-    head = ["model", "engine", "variant", *parts, "W for a photo", "read at", "numpy"]
+    parts = [part for part in rows[0]["parts"] if part != "backbone"]
+    head = ["model", "engine", "variant", "backbone", *parts, "W for a photo", "read at", "numpy"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
-        cells = [row["model"], ENGINES[row["engine"]], row["variant"]]
-        cells += [f"{part['us']:.0f} us ({part['nodes']})" for part in row["parts"].values()]
+        trunk = row["parts"]["backbone"]["us"]
+        cells = [row["model"], ENGINES[row["engine"]], row["variant"], f"{trunk:.0f} us"]
+        for part in parts:
+            us, nodes = row["parts"][part]["us"], row["parts"][part]["nodes"]
+            cells.append(f"{us:.0f} us, {us / trunk:.1%} ({nodes})")
         cells += [f"{row['w_bytes'] / 1e6:.1f} MB", f"{row['w_gb_per_s']:.0f} GB/s"]
         cells.append(f"{row['numpy_cold_gb_per_s']:.0f} GB/s")
         lines.append(f"| {' | '.join(cells)} |")

@@ -7,7 +7,6 @@ import openvino
 
 from fre_export.passes.channels_last import normalise_channels_last
 from fre_export.passes.compress_weights import compress_weights
-from fre_export.passes.small_products import sum_small_products
 from fre_runtime.errors import OutputError
 
 
@@ -22,7 +21,6 @@ def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
     model = openvino.Core().read_model(onnx_path)
     compress_weights(model)
     normalise_channels_last(model)
-    sum_small_products(model)
     image = model.inputs[0]
     model.reshape({image.get_any_name(): [1, *list(image.get_partial_shape())[1:]]})
     # Else OpenVINO rounds what meets 8-bit weights to 8 bits as well: scores move by up to 2e-3.

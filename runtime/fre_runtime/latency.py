@@ -216,8 +216,13 @@ def measure_pair(ours: Call, theirs: Call, budget: Budget) -> Pair:
             timed[side].extend([_timed(calls[side]) for _ in range(PAIR_BLOCK)])
     machine = (before, snapshot())
     a, b = (_measurement(side, sum(ms for ms, _ in side) / 1e3, machine) for side in timed)
-    turns = [np.median(m.milliseconds.reshape(-1, PAIR_BLOCK), axis=1) for m in (a, b)]
-    return Pair(ours=a, theirs=b, ratio=bootstrap(turns[0] / turns[1]))
+    return Pair(a, b, ratio_of(a.milliseconds, b.milliseconds))
+
+
+def ratio_of(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, float]:
+    """`Pair.ratio` of two calls' times (frames,), taken in turns of `PAIR_BLOCK`."""
+    turns = [np.median(times.reshape(-1, PAIR_BLOCK), axis=1) for times in (ours, theirs)]
+    return bootstrap(turns[0] / turns[1])
 
 
 def bootstrap(ratios: NDArray[np.float64]) -> dict[str, float]:

@@ -10,7 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 from fre_export.passes.channels_last import normalise_channels_last
 from fre_export.passes.compress_weights import compress_weights
 from fre_export.passes.dequantize_input import dequantize_input
-from fre_export.passes.small_products import sum_small_products
 from fre_export.passes.sum_squares import sum_squares
 from fre_runtime.image import read_image
 
@@ -267,32 +266,3 @@ def test_what_differs_between_pixels_stays_behind_the_turn(pixels, tmp_path):
 def test_an_image_with_channels_first_is_left_alone(float_model):
     model = openvino.Core().read_model(float_model.path / "model.onnx")
     assert normalise_channels_last(model) == 0
-
-
-def test_small_products_become_sums_and_large_ones_stay(tmp_path):
-    random = np.random.default_rng(0)
-    small, large = (random.normal(size=(4, m)).astype(np.float32) for m in (5, 3000))
-    nodes = [
-        helper.make_node("MatMul", ["x", "small"], ["out"]),
-        helper.make_node("MatMul", ["x", "large"], ["large_out"]),
-    ]
-    constants = {"small": small, "large": large}
-    shape = {"x": (TensorProto.FLOAT, [None, 4])}
-    onnx.save(graph_of(nodes, constants, shape, ["out", "large_out"]), tmp_path / "m.onnx")
-    model = openvino.Core().read_model(tmp_path / "m.onnx")
-    assert sum_small_products(model) == 1
-    assert len(products(model)) == 1
-    x = random.normal(size=(3, 4)).astype(np.float32)
-    got = openvino.Core().compile_model(model, "CPU", F32)([x])
-    np.testing.assert_allclose(got[0], x @ small, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(got[1], x @ large, rtol=1e-5, atol=1e-5)
-
-
-def test_products_of_two_activations_stay(tmp_path):
-    nodes = [
-        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
-        helper.make_node("MatMul", ["x", "t"], ["out"]),
-    ]
-    model = graph_of(nodes, {}, {"x": (TensorProto.FLOAT, [None, 4])}, ["out"])
-    onnx.save(model, tmp_path / "m.onnx")
-    assert sum_small_products(openvino.Core().read_model(tmp_path / "m.onnx")) == 0
