@@ -18,8 +18,8 @@ from fre_export import export
 from fre_runtime.image import encode_image
 from tests.conftest import bad_photo, good_photo
 
-SIZE = 1152, 960
-"""Width and height of a reader's photos."""
+SIZE = 1152, 640
+"""Width and height of a reader's photos: just large enough for the regions that pages name."""
 
 
 def make_photos(folder: Path | str, count: int, first_seed: int = 0, bad: bool = False) -> Path:
@@ -46,7 +46,7 @@ def quick_default():
 def reader(quick_default, tmp_path_factory) -> Path:
     """The folder in which every page begins."""
     root = tmp_path_factory.mktemp("reader")
-    make_photos(root / "photos", 24)
+    make_photos(root / "photos", 20)
     make_photos(root / "new_photos", 6, 100)
     make_photos(root / "new_photos", 2, 200, bad=True)
     make_photos(root / "dataset/train/good", 12)
