@@ -66,7 +66,12 @@ def pairs(k: int, batch: int) -> dict[str, tuple[Callable, Callable]]:
     }
 
 
+SETTLE = 0.3
+"""Seconds between two sides: numpy and scipy have a BLAS each, whose threads spin for a while."""
+
+
 def timed(work: Callable, x: np.ndarray) -> tuple[float, Subspace]:
+    time.sleep(SETTLE)
     start = time.perf_counter()
     found = work(x)
     return time.perf_counter() - start, found

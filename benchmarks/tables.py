@@ -164,16 +164,17 @@ def peers_table(results: Path) -> str:
     """Rows of `peers/run.py` as Markdown."""
     lines = [
         "| peer (its layers) | ours (layers) | theirs | ours | times faster | target | |"
-        " fit, theirs | fit, ours |",
-        "|---" * 9 + "|",
+        " bare backbone | fit, theirs | fit, ours |",
+        "|---" * 10 + "|",
     ]
+    over_bare = load(results, "peers-limit.json")["over_bare"]
     for row in load(results, "peers.json")["results"]:
         names = [
             f"{row['peer']} ({' + '.join(row['their_layers'])})",
             f"{row['ours']} ({' + '.join(row['our_layers'])})",
         ]
         if "failed" in row:
-            lines.append(f"| {' | '.join(names)} | failed: {row['failed']} |" + " |" * 6)
+            lines.append(f"| {' | '.join(names)} | failed: {row['failed']} |" + " |" * 7)
             continue
         ratio = row["ratio"]
         cells = [
@@ -183,6 +184,7 @@ def peers_table(results: Path) -> str:
             f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})",
             f"{row['target']:g}",
             _verdict(ratio["median"] >= row["target"]),
+            f"{ratio['median'] * over_bare[row['ours']]['median']:.2f}",
             f"{row['their_fit']['fit_s']:.1f} s",
             f"{row['our_fit']['fit_s']:.1f} s",
         ]

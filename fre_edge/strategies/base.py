@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsyrk
 
 from fre_edge.features import FeatureShape
 from fre_runtime.errors import DataError
@@ -23,7 +22,7 @@ BATCH = 256
 TILE = 4096
 """Columns converted to float64 at a time."""
 FEW_ROWS = 1024
-"""Rows of a file that lie in memory while columns are copied."""
+"""Rows worked on at a time where all of them would take too much memory."""
 
 
 @dataclass(frozen=True)
@@ -251,39 +250,42 @@ def point(mean: Floats) -> Subspace:
 def gram(features: Features) -> tuple[Floats, Floats]:
     """Return the mean (D,) and the Gram matrix (N, N) of the centred rows, both float64."""
     mean = np.empty(features.shape[1])
-    matrix = np.zeros((len(features),) * 2, order="F")
+    matrix = np.zeros((len(features),) * 2)
     for columns, tile in tiles(features):
         mean[columns] = tile.mean(0)
         if not np.isfinite(mean[columns]).all():
             check_finite(features)
         tile -= mean[columns]
-        matrix = _add_product(matrix, tile)
+        _add_product(matrix, tile)
     return mean, _mirrored(matrix)
 
 
 def products(features: Features, mean: Floats) -> Floats:
     """Return (X - mu) (X - mu)^T, float64 (N, N)."""
-    matrix = np.zeros((len(features),) * 2, order="F")
+    matrix = np.zeros((len(features),) * 2)
     for columns, tile in tiles(features):
         tile -= mean[columns]
-        matrix = _add_product(matrix, tile)
+        _add_product(matrix, tile)
     return _mirrored(matrix)
 
 
-def _add_product(matrix: Floats, tile: Floats) -> Floats:
-    """Add ``tile tile^T`` to the upper triangle of ``matrix``, in place."""
-    # numpy would make the whole product first: as much memory again.
-    added: Floats = dsyrk(1.0, tile.T, beta=1.0, c=matrix, trans=1, overwrite_c=1)
-    return added
+def _add_product(matrix: Floats, tile: Floats) -> None:
+    """Add ``tile tile^T`` to the lower triangle of ``matrix``."""
+    # Some rows at a time: the whole product would take as much memory again. By numpy, since the
+    # threads of scipy's own BLAS would keep the cores from numpy's.
+    for start in range(0, len(tile), FEW_ROWS):
+        rows = slice(start, start + FEW_ROWS)
+        until = tile[: rows.stop]
+        matrix[rows, : len(until)] += tile[rows] @ until.T
 
 
 def _mirrored(matrix: Floats) -> Floats:
-    """Write the upper triangle of ``matrix`` into the lower one as well, in place."""
-    for start in range(0, len(matrix), BATCH):
-        rows = slice(start, start + BATCH)
-        matrix[rows, :start] = matrix[:start, rows].T
+    """Write the lower triangle of ``matrix`` into the upper one as well, in place."""
+    for start in range(0, len(matrix), FEW_ROWS):
+        rows = slice(start, start + FEW_ROWS)
+        matrix[:start, rows] = matrix[rows, :start].T
         square = matrix[rows, rows]
-        square[:] = np.triu(square) + np.triu(square, 1).T
+        square[:] = np.tril(square) + np.tril(square, -1).T
     return matrix
 
 
