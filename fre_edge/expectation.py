@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -166,19 +167,25 @@ class Expected(nn.Module):
         super().__init__()
         inverse = torch.from_numpy(_inverse(expectation.deviations))
         self.contrast, self.most = expectation.contrast, expectation.most
-        self.count = len(inverse)
-        self.register_buffer("units", (units[: self.count].double() * inverse).float())
-        self.register_buffer("weights", torch.tensor(expectation.weights).reshape(-1, 1))
+        self.has_coordinates = len(inverse) > 0
+        # Zeros for the coordinates that do not count: cheaper than to cut them out of the code.
+        others = (0, len(units) - len(inverse))
+        scales = (units[: len(inverse)].double() * inverse).float()
+        self.register_buffer("units", F.pad(scales, others))
+        weights = torch.tensor(expectation.weights, dtype=torch.float32)
+        self.register_buffer("weights", F.pad(weights, others).reshape(-1, 1))
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
         """From the first layer's features u (N, C, h, w) and code (N, k) to E, (N, 1)."""
         expected = features.new_ones(features.shape[0], 1)
+        norm = 1.0  # of the spread, where c is c_0
         if self.contrast:
+            norm = self.contrast * math.sqrt(math.prod(features.shape[1:]))
             spread = features - features.mean((2, 3), keepdim=True)
-            scale = self.contrast * math.sqrt(math.prod(features.shape[1:]))
-            contrast = torch.linalg.vector_norm(spread, dim=(1, 2, 3)) / scale
-            expected = contrast.clamp(BLANK, self.most).reshape(-1, 1)
-        if self.count:
-            t = (code[:, : self.count] * self.units).clamp(-CLIP, CLIP)
-            expected = expected * (t @ self.weights).exp()
-        return expected
+            found = torch.linalg.vector_norm(spread, dim=(1, 2, 3))
+            expected = found.clamp(BLANK * norm, self.most * norm).reshape(-1, 1)
+        if not self.has_coordinates:
+            return expected / norm
+        t = (code * self.units).clamp(-CLIP, CLIP)
+        offset = code.new_full((1,), -math.log(norm))
+        return expected * torch.addmm(offset, t, self.weights).exp()

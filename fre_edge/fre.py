@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fre_edge.expectation import Expectation, Expected
-from fre_edge.features import FeatureExtractor
+from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fusion import Fuse, Fusion, finest_grid
 from fre_edge.partition import Partition
 from fre_edge.strategies.base import Subspace
@@ -43,6 +43,8 @@ class Reconstruction(nn.Module):
     q q^T / |q|^2. At batch 1 the two products are bound by reading W; this is a quarter of it, in
     the file as well; ``benchmarks/rounding.py`` tells how little that moves the scores.
 
+    Features are taken channels last, as engines have them: the columns of W are in that order here.
+
     The decoder V of an untied autoencoder is rounded in the same way, and both keep the lengths
     that were learned; its one bias b is added to the code.
     """
@@ -54,20 +56,23 @@ class Reconstruction(nn.Module):
     reconstruct: Tensor
     bias: Tensor | None
 
-    def __init__(self, subspace: Subspace) -> None:
+    def __init__(self, subspace: Subspace, shape: FeatureShape) -> None:
         super().__init__()
-        components, step = _rounded(subspace.components)
+        self.shape = shape
+        components, step = _rounded(_channels_last(subspace.components, shape))
         self.step = step[:, 0]
         # Two factors, since a plain number on the way back lets engines keep 8 bits there.
         back = 1 / 127
-        self.register_buffer("mean", torch.from_numpy(subspace.mean))
+        self.register_buffer(
+            "mean", torch.from_numpy(_channels_last(subspace.mean[None], shape)[0])
+        )
         self.register_buffer("components", components)
         if subspace.decoder is None:
             decoder = None
             scale = 1 / components.double().square().sum(1, keepdim=True)  # 1/|q|^2
             bias = None
         else:
-            decoder, step_back = _rounded(subspace.decoder)
+            decoder, step_back = _rounded(_channels_last(subspace.decoder, shape))
             scale = step.double() * step_back
             bias = -(torch.from_numpy(subspace.bias) * step_back[:, 0] / back).float()
         self.register_buffer("decoder", decoder)
@@ -82,15 +87,20 @@ class Reconstruction(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features u (N, C, h, w) to sum_c e(c,i,j)^2, (N, h * w), and the code (N, k)."""
-        x = features.flatten(1) - self.mean
+        x = features.permute(0, 2, 3, 1).flatten(1) - self.mean
         components = self.components.float()
         z = x @ (components * self.project).T
         if self.bias is not None:
             z = z + self.bias
         way_back = components if self.decoder is None else self.decoder.float()
         error = torch.addmm(x, z, way_back * self.reconstruct)
-        error = error.reshape(-1, features.shape[1], features.shape[2] * features.shape[3])
-        return (error * error).sum(1), z
+        error = error.reshape(-1, self.shape.height * self.shape.width, self.shape.channels)
+        return (error * error).sum(2), z
+
+
+def _channels_last(rows: NDArray[np.float32], shape: FeatureShape) -> NDArray[np.float32]:
+    """Rows (k, D) whose columns go cell by cell, and no longer channel by channel."""
+    return np.ascontiguousarray(rows.reshape(-1, *shape).transpose(0, 2, 3, 1)).reshape(rows.shape)
 
 
 def _rounded(rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
@@ -106,7 +116,10 @@ class Layer(nn.Module):
     def __init__(self, subspaces: Sequence[Subspace], partition: Partition) -> None:
         super().__init__()
         self.partition = partition
-        parts = [Reconstruction(subspace) for subspace in subspaces]
+        parts = [
+            Reconstruction(subspace, part.shape)
+            for subspace, part in zip(subspaces, partition.parts, strict=True)
+        ]
         self.parts = nn.ModuleList(parts)
         self.units = parts[0].units
 

@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto
 
 from fre_edge import FitOptions, fit
+from fre_edge.features import FeatureShape
 from fre_edge.fre import Reconstruction
 from fre_edge.saved import Saved
 from fre_edge.strategies.base import Subspace
@@ -37,7 +38,9 @@ def test_an_untied_pair_with_biases_is_reconstructed():
     subspace = Subspace(mean, encoder, np.zeros(0), 0.9, decoder=decoder, bias=bias)
     u = rng.normal(size=(4, 96)).astype(np.float32)
     expected = np.square(subspace.residuals(u).reshape(4, 6, 16)).sum(1)
-    got, _ = Reconstruction(subspace)(torch.from_numpy(u).reshape(4, 6, 4, 4))
+    got, _ = Reconstruction(subspace, FeatureShape(6, 4, 4))(
+        torch.from_numpy(u).reshape(4, 6, 4, 4)
+    )
     np.testing.assert_allclose(got, expected, rtol=0.05, atol=0.01)  # both in 8 bits
     x = u.astype(np.float64) - mean
     by_hand = x - (x @ encoder.T.astype(np.float64) + bias) @ decoder.astype(np.float64)

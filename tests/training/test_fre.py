@@ -16,6 +16,8 @@ from fre_runtime.calibration import Threshold
 from fre_runtime.errors import UsageError
 from fre_runtime.image import read_image, resize
 
+SHAPE = FeatureShape(6, 4, 4)
+
 
 @pytest.fixture
 def features():
@@ -29,7 +31,7 @@ def test_the_error_map_is_the_residual_of_the_paper(features):
     w, mu = subspace.components.astype(np.float64), subspace.mean.astype(np.float64)
     residual = (np.eye(96) - w.T @ w) @ (u - mu)
     expected = np.square(residual.reshape(6, 16)).sum(0)
-    got, _ = Reconstruction(subspace)(torch.from_numpy(features[3:4]).reshape(1, 6, 4, 4))
+    got, _ = Reconstruction(subspace, SHAPE)(torch.from_numpy(features[3:4]).reshape(1, 6, 4, 4))
     assert got.shape == (1, 16)
     np.testing.assert_allclose(got[0].sum(), expected.sum(), rtol=1e-2)  # W in 8 bits
     np.testing.assert_allclose(got[0], expected, rtol=0.1, atol=0.01 * expected.max())
@@ -37,9 +39,9 @@ def test_the_error_map_is_the_residual_of_the_paper(features):
 
 def test_eight_bits_still_project(features):
     """Along each row of the rounded W nothing is left: its length is taken from what was kept."""
-    module = Reconstruction(fit_pca(features, *gram(features), Rank(1.0, 1)))
+    module = Reconstruction(fit_pca(features, *gram(features), Rank(1.0, 1)), SHAPE)
     row = module.components.float()
-    left, code = module((module.mean + 3 * row).reshape(1, 6, 4, 4))
+    left, code = module((module.mean + 3 * row).reshape(1, 4, 4, 6).permute(0, 3, 1, 2))
     assert code.item() * module.units.item() == pytest.approx(3 * row.norm().item(), rel=1e-2)
     assert left.sum() < 1e-10 * row.square().sum()
 
