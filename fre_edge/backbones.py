@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from timm.models import create_feature_extractor
 from torch import nn
+from torch.fx import GraphModule
 
+from fre_edge.folding import fold_batch_norms
 from fre_edge.taps import default_layers, graph_nodes, ordered
 from fre_edge.weights import WeightsInfo, load_weights, suit
 from fre_edge.zoo import BackboneSpec, backbone_spec, create_model, prefix_tokens, resized
@@ -78,10 +80,10 @@ def build_backbone(
     size = size or (spec.size, spec.size)
     if size != (spec.size, spec.size):
         trunk = _cut(resized(model, spec, size), layers)
-    return Backbone(spec, size, layers, trunk, prefix, info)
+    return Backbone(spec, size, layers, fold_batch_norms(trunk), prefix, info)
 
 
-def _cut(model: nn.Module, layers: tuple[str, ...]) -> nn.Module:
+def _cut(model: nn.Module, layers: tuple[str, ...]) -> GraphModule:
     """The part of ``model`` that ``layers`` need."""
-    trunk: nn.Module = create_feature_extractor(model, list(layers))
+    trunk: GraphModule = create_feature_extractor(model, list(layers))
     return trunk.eval().requires_grad_(False)
