@@ -239,6 +239,7 @@ def main(argv: list[str] | None = None) -> int:
         args.benchmarks: {
             "quality": quality.rows_table,
             "leaks": quality.leaks_text,
+            "labels": quality.labels_table,
             "kinds": quality.kinds_table,
             "published": quality.published_table,
             "mvtec": quality.mvtec_table,

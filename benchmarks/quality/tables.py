@@ -141,6 +141,49 @@ def leaks_text(results: Path) -> str:
     return "\n\n".join(leak_text(load(results, "quality.json")))
 
 
+def labels_table(results: Path) -> str:
+    """What test photos with near-copies in training do to the figures."""
+    report = load(results, "quality-labels.json")
+    rows = []
+    for data in dict.fromkeys(row["data"] for row in report["results"]):
+        measured = chosen(report["results"], data=data)
+        rows.append([f"`{data}`, given split", *_labels_cells(chosen(measured, seed=0))])
+        if len(measured) > 1:
+            rows.append([f"`{data}`, mean of {draws(len(measured))}", *_labels_cells(measured)])
+    head = [
+        "data",
+        "defective, near a good training photo",
+        "image AUROC, all photos",
+        "without those",
+        "of those alone",
+        "good, near a good training photo",
+        "image AUROC without either",
+    ]
+    note = (
+        f"Near: a cosine above {report['cut']:g} of the centred features of the first layer. Image "
+        "AUROC of some defective photos is that against the good test photos. The figures of all "
+        "other tables are those of all photos: nothing was left out of them."
+    )
+    return f"{markdown(head, rows)}\n\n{note}"
+
+
+def _labels_cells(rows: Sequence[Row]) -> list[str]:
+    def of(key: str) -> float | None:
+        known = [row[key] for row in rows if row[key] is not None]
+        return mean(known) if known else None
+
+    def share(key: str, total: str) -> str:
+        return f"{of(key):.3g} of {of(total):.0f}"
+
+    areas = ("image_auroc", "image_auroc_without", "image_auroc_of_copies")
+    return [
+        share("copies", "defective"),
+        *(figure("image_auroc", of(area)) for area in areas),
+        share("good_copies", "good"),
+        figure("image_auroc", of("image_auroc_without_any")),
+    ]
+
+
 def rows_table(results: Path) -> str:
     """Every metric over the draws, both engines."""
     report = load(results, "quality.json")

@@ -2,11 +2,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import features, plots, published, shipped, summary, sweeps
+from benchmarks.quality import features, labels, plots, published, shipped, summary, sweeps
 from benchmarks.quality.data import Category, mvtec_categories
 from benchmarks.quality.splits import (
     Split,
@@ -250,10 +251,45 @@ def bench(category, tmp_path):
 
 def test_a_sweep_gives_the_figures_of_the_shipped_path(bench, uint8_model, category):
     split = bench.category.split
-    found = sweeps.figures(*bench.scored(bench.fitted(TINY, split), split))
+    found = sweeps.figures(bench, *bench.scored(bench.fitted(TINY, split), split))
     shipped_figures = evaluate(Detector(uint8_model), category, quiet=True)
     for name, value in found.items():
         assert value == pytest.approx(getattr(shipped_figures, name), abs=1e-4), name
+
+
+def test_a_defective_photo_that_is_also_a_good_one_is_found_and_costs(
+    category, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(labels, "DEFAULT", TINY)
+    folder = lay_out(given(category), category, tmp_path / "parts")
+    trained = given(folder).train[3]
+    wrong = folder / "test" / "dent" / "also_good.png"
+    wrong.parent.mkdir()
+    # Darker, since the same picture twice would count once.
+    darker = (cv2.imread(str(trained)) * 0.97).astype(np.uint8)
+    cv2.imwrite(str(wrong), darker)
+    bench = sweeps.Bench(
+        Category("parts", folder, given(folder)), features.Store(tmp_path / "cache")
+    )
+    found = labels.contradicted(bench, bench.category.split)
+    assert (found["copies"], found["defective"]) == (1, 9)
+    [pair] = found["pairs"]
+    assert pair == {
+        "defective": "test/dent/also_good.png",
+        "good": f"train/good/{trained.name}",
+        "cosine": pytest.approx(1, abs=0.1),
+    }
+    # A photo that was trained on scores below every new one, and nine defects share the loss.
+    assert found["image_auroc_of_copies"] == 0
+    assert found["image_auroc_without"] == pytest.approx(9 / 8 * found["image_auroc"])
+
+
+def test_the_most_alike_is_found_by_angle_around_the_mean_of_the_training_photos():
+    trained = np.array([[3, 1], [-1, 1], [1, 3], [1, -1]], np.float32)  # their mean is (1, 1)
+    tested = np.array([[101, 1], [1, 1.5], [2, 2], [1, 1]], np.float32)
+    nearest, cosines = labels.most_alike(trained, tested)
+    assert nearest.tolist()[:2] == [0, 2]
+    assert cosines == pytest.approx([1, 1, 0.5**0.5, 0])
 
 
 def test_a_sweep_that_is_run_again_leaves_the_others_as_they_were():
@@ -309,6 +345,7 @@ def test_points_change_one_option_and_follow_what_the_fit_offers(monkeypatch):
         (["rows", "nowhere"], 1, "nowhere: has no train/good and test/good"),
         (["rows", "elpv_mono=CATEGORY"], 1, "elpv_mono: is the name of two categories"),
         (["rows", "--grouped", "CATEGORY", "no.csv"], 1, "no.csv: cannot be read as CSV"),
+        (["labels", "nowhere"], 1, "nowhere: has no train/good and test/good"),
         (["mvtec", "nowhere"], 1, "nowhere: holds no category"),
         (["sweeps", "--only", "variance,colour"], 2, "sweep 'colour' does not exist; choose"),
         (["plots", "--results", "nowhere"], 1, "quality-sweeps.json: cannot be read"),

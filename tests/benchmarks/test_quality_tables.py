@@ -43,6 +43,26 @@ def test_the_headline_gives_draw_0_and_the_mean_and_says_what_leaks(results):
     assert "falls from 0.9800 to 0.8900, by 0.0900" in text
 
 
+def test_contradicting_labels_are_counted_and_left_out_of_their_own_table_only(tmp_path):
+    def row(data, seed, copies, area, alone):
+        found = {"data": data, "seed": seed, "defective": 40, "good": 10, "good_copies": 2}
+        areas = {"image_auroc": area, "image_auroc_without": area + 0.01}
+        areas |= {"image_auroc_without_any": 0.5, "image_auroc_of_copies": alone}
+        return {**found, "copies": copies, **areas}
+
+    rows = [row("a", 0, 3, 0.9, 0.2), row("a", 1, 0, 0.8, None), row("b", 0, 0, 0.7, None)]
+    report = {"cut": 0.8, "seeds": 2, "results": rows}
+    (tmp_path / "quality-labels.json").write_text(json.dumps(report))
+    text = tables.labels_table(tmp_path)
+    assert text.splitlines()[2:5] == [
+        "| `a`, given split | 3 of 40 | 0.9000 | 0.9100 | 0.2000 | 2 of 10 | 0.5000 |",
+        "| `a`, mean of 2 draws | 1.5 of 40 | 0.8500 | 0.8600 | 0.2000 | 2 of 10 | 0.5000 |",
+        "| `b`, given split | 0 of 40 | 0.7000 | 0.7100 | - | 2 of 10 | 0.5000 |",
+    ]
+    assert "a cosine above 0.8" in text
+    assert "nothing was left out of them" in text
+
+
 def test_every_metric_has_its_spread(results):
     text = tables.rows_table(results)
     assert "0.9800 ± 0.0141 (0.9700-0.9900)" in text
