@@ -49,6 +49,7 @@ quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality rows $(CATEGORIES) $(GROUPED)
 	$(BIN)/python -m benchmarks.quality labels $(CATEGORIES) $(GROUPED)
 	$(BIN)/python -m benchmarks.quality sweeps $(CATEGORIES) $(GROUPED)
+	$(BIN)/python -m benchmarks.quality choose $(CATEGORIES) $(GROUPED)
 	$(if $(MVTEC),$(BIN)/python -m benchmarks.quality mvtec $(MVTEC))
 	$(BIN)/python -m benchmarks.tables
 

@@ -245,6 +245,7 @@ def main(argv: list[str] | None = None) -> int:
             "mvtec": quality.mvtec_table,
             "left-out": quality.left_out_text,
             "sweeps": quality.sweeps_table,
+            "choice": quality.choice_table,
             "cuts": quality.cuts_table,
             "limits": limits_table,
             "nodes": nodes_table,

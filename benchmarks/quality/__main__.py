@@ -3,6 +3,7 @@
 python -m benchmarks.quality rows   [CATEGORY ...] [--grouped CATEGORY GROUPS]
 python -m benchmarks.quality sweeps [CATEGORY ...] [--grouped CATEGORY GROUPS]
 python -m benchmarks.quality labels [CATEGORY ...] [--grouped CATEGORY GROUPS]
+python -m benchmarks.quality choose [CATEGORY ...] [--grouped CATEGORY GROUPS]
 python -m benchmarks.quality mvtec  ROOT
 python -m benchmarks.quality plots
 """
@@ -85,6 +86,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="SWEEP[,SWEEP]",
         help="default: all of them; the others stay in the file as they are",
     )
+    parts.add_parser(
+        "choose",
+        parents=[data, cached, shared],
+        help="the variance chosen by painted defects, beside test labels -> quality-choice.json",
+    )
     mvtec = parts.add_parser(
         "mvtec",
         parents=[shared],
@@ -104,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         "rows": run_rows,
         "labels": run_labels,
         "sweeps": run_sweeps,
+        "choose": run_choose,
         "mvtec": run_mvtec,
         "plots": run_plots,
     }[args.part](args)
@@ -149,6 +156,16 @@ def run_sweeps(args: argparse.Namespace) -> None:
         report = sweeps.joined(json.loads(path.read_text()), report)
     save(path, report)
     run_plots(args)
+
+
+def run_choose(args: argparse.Namespace) -> None:
+    from benchmarks.quality import choose, data
+    from benchmarks.quality.features import Store
+
+    store = Store(args.cache, args.cache_gib << 30)
+    with data.categories(args.categories, args.grouped) as categories:
+        report = choose.measure(categories, store, quick=args.quick)
+    save(args.results / "quality-choice.json", report)
 
 
 def run_mvtec(args: argparse.Namespace) -> None:

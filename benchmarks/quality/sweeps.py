@@ -143,7 +143,7 @@ class Bench:
                 self.photos[image.path] = TestPhoto(True, _size(image.path), mask)
         self.defective = [path for path, photo in self.photos.items() if photo.is_defective]
 
-    def _template(self, wanted: FitOptions) -> Fit:
+    def base(self, wanted: FitOptions) -> Fit:
         """A fit that extracts what ``wanted`` asks for."""
         key = extraction(wanted)
         name = repr(key)
@@ -159,18 +159,18 @@ class Bench:
             key = extraction(replace(DEFAULT, layers=taps))
         name = repr(key)
         if name not in self._extracted:
-            self._extracted[name] = self.store.get(self._template(key), list(self.photos))
+            self._extracted[name] = self.store.get(self.base(key), list(self.photos))
         return self._extracted[name]
 
     def prepare(self, wanted: Sequence[Point]) -> None:
         """Build backbones and extract: torch's tracing of a backbone bears no other thread."""
         for point in wanted:
-            self._template(point.options)
+            self.base(point.options)
             self.features(point.options)
 
     def fitted(self, wanted: FitOptions, split: Split, cut: float = CUT) -> Fit:
         """Fit ``wanted`` to the training photos of ``split``, scenes found at ``cut``."""
-        base, features = self._template(wanted), self.features(wanted)
+        base, features = self.base(wanted), self.features(wanted)
         known = set(features.photos)
         photos = [path for path in split.train if path in known]
         rows = features.rows(base.backbone.layers, photos)
@@ -185,17 +185,25 @@ class Bench:
         features = self.features(fitted.options)
         known = set(features.photos)
         paths = [path for path in (*split.test, *self.defective) if path in known]
-        head = fitted.head()
         with torch.inference_mode():
-            taps = [
-                torch.from_numpy(rows).reshape(-1, *shape)
-                for rows, shape in zip(
-                    features.rows(fitted.backbone.layers, paths), fitted.shapes, strict=True
-                )
-            ]
-            raw, maps = head.raw(taps)[0], head(taps).anomaly_map
-        scores = raw.numpy().astype(np.float64)
-        return paths, scores, maps[:, 0].numpy()
+            maps = fitted.head()(_taps(fitted, paths, features)).anomaly_map
+        return paths, raw_scores(fitted, paths, features), maps[:, 0].numpy()
+
+
+def raw_scores(fitted: Fit, paths: Sequence[Path], features: Features) -> np.ndarray:
+    """Raw scores of some photos, float64 (N,)."""
+    with torch.inference_mode():
+        scores, _ = fitted.head().raw(_taps(fitted, paths, features))
+    return np.asarray(scores.numpy(), np.float64)
+
+
+def _taps(fitted: Fit, paths: Sequence[Path], features: Features) -> list[torch.Tensor]:
+    """What the head takes."""
+    rows = features.rows(fitted.backbone.layers, paths)
+    return [
+        torch.from_numpy(layer).reshape(-1, *shape)
+        for layer, shape in zip(rows, fitted.shapes, strict=True)
+    ]
 
 
 def _size(path: Path) -> tuple[int, int]:

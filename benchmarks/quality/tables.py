@@ -346,6 +346,39 @@ def sweeps_table(results: Path) -> str:
     return f"{markdown(head, rows)}\n\n{note}"
 
 
+def choice_table(results: Path) -> str:
+    """The variance that painted defects choose beside what test labels say."""
+    report = load(results, "quality-choice.json")
+    names = [one["data"] for one in report["summary"]]
+    head = ["variance"]
+    for name in names:
+        head += [f"`{name}`, separation", "image AUROC"]
+    rows = []
+    for variance in dict.fromkeys(row["variance"] for row in report["results"]):
+        cells = [f"**{variance:g}**" if variance == report["default"] else f"{variance:g}"]
+        for summary in report["summary"]:
+            for row in chosen(report["results"], variance=variance, data=summary["data"]):
+                separation, area = f"{row['separation']:.2f}", f"{row['image_auroc']:.4f}"
+                cells.append(f"**{separation}**" if variance == summary["chosen"] else separation)
+                cells.append(f"**{area}**" if variance == summary["best"] else area)
+        rows.append(cells)
+
+    def agreement(one: Row) -> str:
+        rank = one["rank_correlation"]
+        return "" if rank is None else f"; rank correlation of the two columns {rank:.2f}"
+
+    told = [
+        f"* `{one['data']}`: chosen {one['chosen']:g}, with an image AUROC of "
+        f"{one['image_auroc']:.4f}; test labels would choose {one['best']:g}, with "
+        f"{one['best_image_auroc']:.4f}; the default has {default['image_auroc']:.4f}"
+        f"{agreement(one)}."
+        for one in report["summary"]
+        for default in chosen(report["results"], data=one["data"], variance=report["default"])
+    ]
+    note = "Bold: the default, and the largest value of each column."
+    return "\n\n".join([markdown(head, rows), note, "\n".join(told)])
+
+
 def cuts_table(results: Path) -> str:
     """What grouping near-copies does to the thresholds."""
     report = load(results, "quality-sweeps.json")

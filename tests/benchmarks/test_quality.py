@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import features, labels, plots, published, shipped, summary, sweeps
+from benchmarks.quality import (
+    choose,
+    features,
+    labels,
+    painted,
+    plots,
+    published,
+    shipped,
+    summary,
+    sweeps,
+)
 from benchmarks.quality.data import Category, mvtec_categories
 from benchmarks.quality.splits import (
     Split,
@@ -290,6 +300,51 @@ def test_the_most_alike_is_found_by_angle_around_the_mean_of_the_training_photos
     nearest, cosines = labels.most_alike(trained, tested)
     assert nearest.tolist()[:2] == [0, 2]
     assert cosines == pytest.approx([1, 1, 0.5**0.5, 0])
+
+
+def test_a_rank_correlation_that_does_not_exist_is_not_made_up():
+    rows = [{"data": "a", "variance": v, "separation": v, "image_auroc": 1.0} for v in (0.5, 0.9)]
+    assert choose.summary("a", rows)["rank_correlation"] is None
+    rows[1]["image_auroc"] = 0.9
+    assert choose.summary("a", rows)["rank_correlation"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_painted_defect_changes_a_part_of_the_photo_and_no_more(seed):
+    photo = np.random.default_rng(9).integers(90, 160, (128, 96, 3), np.uint8)
+    before = photo.copy()
+    marked = painted.paint(photo, np.random.default_rng(seed))
+    assert (marked.shape, marked.dtype) == (photo.shape, np.uint8)
+    np.testing.assert_array_equal(photo, before)
+    np.testing.assert_array_equal(marked, painted.paint(photo, np.random.default_rng(seed)))
+    changed = (marked != photo).any(2).mean()
+    assert 0 < changed < 4 * painted.AREA[1]
+
+
+def test_separation_is_the_rise_of_the_log_score_in_spreads_of_good_photos():
+    clean = np.exp(np.array([1.0, 3.0, 1.0, 3.0]))
+    assert choose.separation(clean, clean * np.e**2) == pytest.approx(2)
+    assert choose.separation(clean**2, clean**2) == 0
+    assert choose.separation(clean, clean / np.e) == pytest.approx(-1)
+
+
+def test_a_choice_by_painted_defects_is_held_against_test_labels(category, tmp_path, monkeypatch):
+    for module in (choose, sweeps):
+        monkeypatch.setattr(module, "DEFAULT", TINY)
+    monkeypatch.setattr(sweeps, "TAPS", TINY.layers)
+    tiny = Category("tiny", category, given(category))
+    store = features.Store(tmp_path / "cache")
+    report = choose.measure([tiny], store, quick=True)
+    [summed] = report["summary"]
+    rows = report["results"]
+    assert [row["variance"] for row in rows] == list(sweeps.VARIANCES[::4])
+    assert all(row["separation"] > 0 for row in rows)
+    assert max(rows, key=lambda row: row["separation"])["variance"] == summed["chosen"]
+    bench = sweeps.Bench(tiny, store)
+    for row in rows:
+        fitted = bench.fitted(replace(TINY, variance=row["variance"]), tiny.split)
+        area = sweeps.figures(bench, *bench.scored(fitted, tiny.split))["image_auroc"]
+        assert row["image_auroc"] == area
 
 
 def test_a_sweep_that_is_run_again_leaves_the_others_as_they_were():

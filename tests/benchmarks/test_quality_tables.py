@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.quality import published, summary, tables
+from benchmarks.quality import choose, published, summary, tables
 
 
 @pytest.fixture
@@ -61,6 +61,25 @@ def test_contradicting_labels_are_counted_and_left_out_of_their_own_table_only(t
     ]
     assert "a cosine above 0.8" in text
     assert "nothing was left out of them" in text
+
+
+def test_a_choice_without_labels_stands_beside_what_labels_say(tmp_path):
+    rows = [
+        {"data": "a", "variance": v, "separation": s, "image_auroc": area}
+        for v, s, area in ((0.5, 1.0, 0.7), (0.8, 3.0, 0.8), (0.9, 2.0, 0.9))
+    ]
+    report = {"default": 0.9, "results": rows, "summary": [choose.summary("a", rows)]}
+    (tmp_path / "quality-choice.json").write_text(json.dumps(report))
+    text = tables.choice_table(tmp_path)
+    assert text.splitlines()[2:5] == [
+        "| 0.5 | 1.00 | 0.7000 |",
+        "| 0.8 | **3.00** | 0.8000 |",
+        "| **0.9** | 2.00 | **0.9000** |",
+    ]
+    assert text.endswith(
+        "* `a`: chosen 0.8, with an image AUROC of 0.8000; test labels would choose 0.9, with "
+        "0.9000; the default has 0.9000; rank correlation of the two columns 0.50."
+    )
 
 
 def test_every_metric_has_its_spread(results):
