@@ -35,7 +35,9 @@ def measure(categories: Sequence[Category], seeds: int, store: Store) -> Row:
             }
             for seed in range(seeds)
         )
-        rows += track(draws, seeds, f"labels of {category.name}")
+        measured = list(track(draws, seeds, f"labels of {category.name}"))
+        say(measured[0])
+        rows += measured
     return {"cut": CUT, "seeds": seeds, "results": rows}
 
 
@@ -44,11 +46,13 @@ def contradicted(bench: Bench, split: Split) -> Row:
 
     ``pairs`` names each of those, the training photo most like it, and their cosine. To leave out
     defective photos alone can only flatter: good test photos with a near-copy, which are too easy,
-    are counted beside, and ``image_auroc_without_any`` leaves out both.
+    are counted beside, and ``image_auroc_without_any`` leaves out both. ``unread`` are defective
+    photos without features: not readable, or the very picture of another photo.
     """
     fitted = bench.fitted(DEFAULT, split)
     paths, scores, _ = bench.scored(fitted, split)
     labels = np.array([bench.photos[path].is_defective for path in paths])
+    folder, known = bench.category.folder, set(paths)
     first = fitted.backbone.layers[:1]
     [trained], [tested] = (
         bench.features(DEFAULT).rows(first, some) for some in (fitted.photos, paths)
@@ -59,6 +63,7 @@ def contradicted(bench: Bench, split: Split) -> Row:
     found = np.flatnonzero(wrong)
     return {
         "defective": int(labels.sum()),
+        "unread": [_name(path, folder) for path in bench.defective if path not in known],
         "copies": len(found),
         "good": int((~labels).sum()),
         "good_copies": int((copies & ~labels).sum()),
@@ -70,13 +75,26 @@ def contradicted(bench: Bench, split: Split) -> Row:
         else None,
         "pairs": [
             {
-                "defective": _name(paths[i], bench.category.folder),
-                "good": _name(fitted.photos[nearest[i]], bench.category.folder),
+                "defective": _name(paths[i], folder),
+                "good": _name(fitted.photos[nearest[i]], folder),
                 "cosine": float(cosines[i]),
             }
             for i in found[np.argsort(-cosines[found])]
         ],
     }
+
+
+def say(row: Row) -> None:
+    """Say on stdout which photos to look at."""
+    print(
+        f"{row['data']}: {row['copies']} of {row['defective']} defective photos are nearly the "
+        f"same as a good training photo; image AUROC {row['image_auroc']:.4f}, without them "
+        f"{row['image_auroc_without']:.4f}"
+    )
+    for pair in row["pairs"]:
+        print(f"  {pair['cosine']:.2f}  {pair['defective']}  {pair['good']}")
+    for name in row["unread"]:
+        print(f"  unreadable, or the very picture of another photo: {name}", flush=True)
 
 
 def most_alike(trained: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

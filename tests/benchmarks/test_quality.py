@@ -268,21 +268,22 @@ def test_a_sweep_gives_the_figures_of_the_shipped_path(bench, uint8_model, categ
 
 
 def test_a_defective_photo_that_is_also_a_good_one_is_found_and_costs(
-    category, tmp_path, monkeypatch
+    category, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(labels, "DEFAULT", TINY)
     folder = lay_out(given(category), category, tmp_path / "parts")
     trained = given(folder).train[3]
-    wrong = folder / "test" / "dent" / "also_good.png"
-    wrong.parent.mkdir()
-    # Darker, since the same picture twice would count once.
+    wrong = folder / "test" / "dent"
+    wrong.mkdir()
     darker = (cv2.imread(str(trained)) * 0.97).astype(np.uint8)
-    cv2.imwrite(str(wrong), darker)
-    bench = sweeps.Bench(
-        Category("parts", folder, given(folder)), features.Store(tmp_path / "cache")
-    )
-    found = labels.contradicted(bench, bench.category.split)
+    cv2.imwrite(str(wrong / "also_good.png"), darker)
+    (wrong / "the_very_same.png").write_bytes(trained.read_bytes())
+    parts = Category("parts", folder, given(folder))
+    report = labels.measure([parts], 1, features.Store(tmp_path / "cache"))
+    [found] = report["results"]
+    assert (found["data"], found["seed"]) == ("parts", 0)
     assert (found["copies"], found["defective"]) == (1, 9)
+    assert found["unread"] == ["test/dent/the_very_same.png"]
     [pair] = found["pairs"]
     assert pair == {
         "defective": "test/dent/also_good.png",
@@ -292,6 +293,10 @@ def test_a_defective_photo_that_is_also_a_good_one_is_found_and_costs(
     # A photo that was trained on scores below every new one, and nine defects share the loss.
     assert found["image_auroc_of_copies"] == 0
     assert found["image_auroc_without"] == pytest.approx(9 / 8 * found["image_auroc"])
+    said = capsys.readouterr().out
+    assert "parts: 1 of 9 defective photos" in said
+    assert f"test/dent/also_good.png  train/good/{trained.name}" in said
+    assert "the very picture of another photo: test/dent/the_very_same.png" in said
 
 
 def test_the_most_alike_is_found_by_angle_around_the_mean_of_the_training_photos():
