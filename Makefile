@@ -47,7 +47,9 @@ docs: $(STAMP)
 # and the groups of its photos, as "CATEGORY GROUPS.csv".
 quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality rows $(CATEGORIES) $(GROUPED)
+	$(BIN)/python -m benchmarks.quality labels $(CATEGORIES) $(GROUPED)
 	$(BIN)/python -m benchmarks.quality sweeps $(CATEGORIES) $(GROUPED)
+	$(BIN)/python -m benchmarks.quality choose $(CATEGORIES) $(GROUPED)
 	$(if $(MVTEC),$(BIN)/python -m benchmarks.quality mvtec $(MVTEC))
 	$(BIN)/python -m benchmarks.tables
 

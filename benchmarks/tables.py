@@ -239,11 +239,13 @@ def main(argv: list[str] | None = None) -> int:
         args.benchmarks: {
             "quality": quality.rows_table,
             "leaks": quality.leaks_text,
+            "labels": quality.labels_table,
             "kinds": quality.kinds_table,
             "published": quality.published_table,
             "mvtec": quality.mvtec_table,
             "left-out": quality.left_out_text,
             "sweeps": quality.sweeps_table,
+            "choice": quality.choice_table,
             "cuts": quality.cuts_table,
             "limits": limits_table,
             "nodes": nodes_table,

@@ -2,6 +2,8 @@
 
 python -m benchmarks.quality rows   [CATEGORY ...] [--grouped CATEGORY GROUPS]
 python -m benchmarks.quality sweeps [CATEGORY ...] [--grouped CATEGORY GROUPS]
+python -m benchmarks.quality labels [CATEGORY ...] [--grouped CATEGORY GROUPS]
+python -m benchmarks.quality choose [CATEGORY ...] [--grouped CATEGORY GROUPS]
 python -m benchmarks.quality mvtec  ROOT
 python -m benchmarks.quality plots
 """
@@ -53,17 +55,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "with the columns file,group, or name:REGEX for what the names of one group share",
     )
     data.add_argument("--quick", action="store_true", help="fewer draws and points")
+    cached = argparse.ArgumentParser(add_help=False)
+    cached.add_argument("--cache", type=Path, default=CACHE, metavar="DIR")
+    cached.add_argument(
+        "--cache-gib", type=positive_int, default=4, help="least used features are dropped above"
+    )
     rows = parts.add_parser(
         "rows",
         parents=[data, shared],
         help="fre-export and fre-eval, both engines, over draws of the split -> quality.json",
     )
-    rows.add_argument(
-        "--seeds", type=positive_int, default=5, help="draws of the split; 0 is the given one"
+    labels = parts.add_parser(
+        "labels",
+        parents=[data, cached, shared],
+        help="defective photos with a near-copy among the good training photos, and what they "
+        "cost -> quality-labels.json",
     )
+    for part in (rows, labels):
+        part.add_argument(
+            "--seeds", type=positive_int, default=5, help="draws of the split; 0 is the given one"
+        )
     sweeps = parts.add_parser(
         "sweeps",
-        parents=[data, shared],
+        parents=[data, cached, shared],
         help="one choice at a time, with plots -> quality-sweeps.json",
     )
     sweeps.add_argument("--seeds", type=positive_int, default=3, help="draws of the split")
@@ -72,9 +86,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="SWEEP[,SWEEP]",
         help="default: all of them; the others stay in the file as they are",
     )
-    sweeps.add_argument("--cache", type=Path, default=CACHE, metavar="DIR")
-    sweeps.add_argument(
-        "--cache-gib", type=positive_int, default=4, help="least used features are dropped above"
+    parts.add_parser(
+        "choose",
+        parents=[data, cached, shared],
+        help="the variance chosen by painted defects, beside test labels -> quality-choice.json",
     )
     mvtec = parts.add_parser(
         "mvtec",
@@ -91,9 +106,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Run one part."""
     logging.getLogger("fre_edge").setLevel(logging.ERROR)
-    {"rows": run_rows, "sweeps": run_sweeps, "mvtec": run_mvtec, "plots": run_plots}[args.part](
-        args
-    )
+    {
+        "rows": run_rows,
+        "labels": run_labels,
+        "sweeps": run_sweeps,
+        "choose": run_choose,
+        "mvtec": run_mvtec,
+        "plots": run_plots,
+    }[args.part](args)
     return 0
 
 
@@ -104,6 +124,17 @@ def run_rows(args: argparse.Namespace) -> None:
     with data.categories(args.categories, args.grouped) as categories:
         report = shipped.measure(categories, seeds, variants=not args.quick)
     save(args.results / "quality.json", report)
+
+
+def run_labels(args: argparse.Namespace) -> None:
+    from benchmarks.quality import data, labels
+    from benchmarks.quality.features import Store
+
+    seeds = min(args.seeds, 2) if args.quick else args.seeds
+    store = Store(args.cache, args.cache_gib << 30)
+    with data.categories(args.categories, args.grouped) as categories:
+        report = labels.measure(categories, seeds, store)
+    save(args.results / "quality-labels.json", report)
 
 
 def run_sweeps(args: argparse.Namespace) -> None:
@@ -125,6 +156,16 @@ def run_sweeps(args: argparse.Namespace) -> None:
         report = sweeps.joined(json.loads(path.read_text()), report)
     save(path, report)
     run_plots(args)
+
+
+def run_choose(args: argparse.Namespace) -> None:
+    from benchmarks.quality import choose, data
+    from benchmarks.quality.features import Store
+
+    store = Store(args.cache, args.cache_gib << 30)
+    with data.categories(args.categories, args.grouped) as categories:
+        report = choose.measure(categories, store, quick=args.quick)
+    save(args.results / "quality-choice.json", report)
 
 
 def run_mvtec(args: argparse.Namespace) -> None:

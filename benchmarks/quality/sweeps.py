@@ -143,7 +143,7 @@ class Bench:
                 self.photos[image.path] = TestPhoto(True, _size(image.path), mask)
         self.defective = [path for path, photo in self.photos.items() if photo.is_defective]
 
-    def _template(self, wanted: FitOptions) -> Fit:
+    def base(self, wanted: FitOptions) -> Fit:
         """A fit that extracts what ``wanted`` asks for."""
         key = extraction(wanted)
         name = repr(key)
@@ -151,7 +151,7 @@ class Bench:
             self._templates[name] = template(key, self.category.split.good)
         return self._templates[name]
 
-    def _features(self, wanted: FitOptions) -> Features:
+    def features(self, wanted: FitOptions) -> Features:
         """Features that hold the layers of ``wanted``: one pass serves most sweeps."""
         key = extraction(wanted)
         if key == extraction(replace(DEFAULT, layers=key.layers)):
@@ -159,18 +159,18 @@ class Bench:
             key = extraction(replace(DEFAULT, layers=taps))
         name = repr(key)
         if name not in self._extracted:
-            self._extracted[name] = self.store.get(self._template(key), list(self.photos))
+            self._extracted[name] = self.store.get(self.base(key), list(self.photos))
         return self._extracted[name]
 
     def prepare(self, wanted: Sequence[Point]) -> None:
         """Build backbones and extract: torch's tracing of a backbone bears no other thread."""
         for point in wanted:
-            self._template(point.options)
-            self._features(point.options)
+            self.base(point.options)
+            self.features(point.options)
 
     def fitted(self, wanted: FitOptions, split: Split, cut: float = CUT) -> Fit:
         """Fit ``wanted`` to the training photos of ``split``, scenes found at ``cut``."""
-        base, features = self._template(wanted), self._features(wanted)
+        base, features = self.base(wanted), self.features(wanted)
         known = set(features.photos)
         photos = [path for path in split.train if path in known]
         rows = features.rows(base.backbone.layers, photos)
@@ -180,22 +180,30 @@ class Bench:
             groups = automatic_groups(_gram(rows[0]), cut)
         return refitted(base, wanted, photos, rows, groups)
 
-    def scored(self, fitted: Fit, split: Split) -> tuple[list[TestPhoto], np.ndarray, np.ndarray]:
+    def scored(self, fitted: Fit, split: Split) -> tuple[list[Path], np.ndarray, np.ndarray]:
         """Test photos, their raw scores (N,) and their calibrated maps (N, h, w)."""
-        features = self._features(fitted.options)
+        features = self.features(fitted.options)
         known = set(features.photos)
         paths = [path for path in (*split.test, *self.defective) if path in known]
-        head = fitted.head()
         with torch.inference_mode():
-            taps = [
-                torch.from_numpy(rows).reshape(-1, *shape)
-                for rows, shape in zip(
-                    features.rows(fitted.backbone.layers, paths), fitted.shapes, strict=True
-                )
-            ]
-            raw, maps = head.raw(taps)[0], head(taps).anomaly_map
-        scores = raw.numpy().astype(np.float64)
-        return [self.photos[path] for path in paths], scores, maps[:, 0].numpy()
+            maps = fitted.head()(_taps(fitted, paths, features)).anomaly_map
+        return paths, raw_scores(fitted, paths, features), maps[:, 0].numpy()
+
+
+def raw_scores(fitted: Fit, paths: Sequence[Path], features: Features) -> np.ndarray:
+    """Raw scores of some photos, float64 (N,)."""
+    with torch.inference_mode():
+        scores, _ = fitted.head().raw(_taps(fitted, paths, features))
+    return np.asarray(scores.numpy(), np.float64)
+
+
+def _taps(fitted: Fit, paths: Sequence[Path], features: Features) -> list[torch.Tensor]:
+    """What the head takes."""
+    rows = features.rows(fitted.backbone.layers, paths)
+    return [
+        torch.from_numpy(layer).reshape(-1, *shape)
+        for layer, shape in zip(rows, fitted.shapes, strict=True)
+    ]
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -208,8 +216,9 @@ def _gram(rows: np.ndarray) -> np.ndarray:
     return np.asarray(centred @ centred.T)
 
 
-def figures(photos: Sequence[TestPhoto], scores: np.ndarray, maps: np.ndarray) -> Row:
+def figures(bench: Bench, paths: Sequence[Path], scores: np.ndarray, maps: np.ndarray) -> Row:
     """The figures of fre-eval."""
+    photos = [bench.photos[path] for path in paths]
     labels = np.array([photo.is_defective for photo in photos])
     found: Row = {
         "image_auroc": auroc(scores, labels),
@@ -246,7 +255,7 @@ def swept(bench: Bench, wanted: Sequence[tuple[Point, int]]) -> Iterator[Row]:
             "k": [len(subspace.components) for subspace in subspaces],
             "captured": [subspace.captured for subspace in subspaces],
             "mib": sum(subspace.components.size for subspace in subspaces) / 2**20,
-            **figures(*bench.scored(fitted, split)),
+            **figures(bench, *bench.scored(fitted, split)),
         }
 
     bench.prepare([point for point, _ in wanted])
@@ -263,8 +272,8 @@ def cut_rows(bench: Bench) -> Iterator[Row]:
         alone = cut is None
         wanted = replace(DEFAULT, groups="none") if alone else DEFAULT
         fitted = bench.fitted(wanted, split, CUT if alone else cut)
-        photos, scores, _ = bench.scored(fitted, split)
-        labels = np.array([photo.is_defective for photo in photos])
+        paths, scores, _ = bench.scored(fitted, split)
+        labels = np.array([bench.photos[path].is_defective for path in paths])
         for rate in RATES:
             tau = conformal_quantile(fitted.held_out_scores, fitted.groups, rate).value
             yield {

@@ -141,6 +141,49 @@ def leaks_text(results: Path) -> str:
     return "\n\n".join(leak_text(load(results, "quality.json")))
 
 
+def labels_table(results: Path) -> str:
+    """What test photos with near-copies in training do to the figures."""
+    report = load(results, "quality-labels.json")
+    rows = []
+    for data in dict.fromkeys(row["data"] for row in report["results"]):
+        measured = chosen(report["results"], data=data)
+        rows.append([f"`{data}`, given split", *_labels_cells(chosen(measured, seed=0))])
+        if len(measured) > 1:
+            rows.append([f"`{data}`, mean of {draws(len(measured))}", *_labels_cells(measured)])
+    head = [
+        "data",
+        "defective, near a good training photo",
+        "image AUROC, all photos",
+        "without those",
+        "of those alone",
+        "good, near a good training photo",
+        "image AUROC without either",
+    ]
+    note = (
+        f"Near: a cosine above {report['cut']:g} of the centred features of the first layer. Image "
+        "AUROC of some defective photos is that against the good test photos. The figures of all "
+        "other tables are those of all photos: nothing was left out of them."
+    )
+    return f"{markdown(head, rows)}\n\n{note}"
+
+
+def _labels_cells(rows: Sequence[Row]) -> list[str]:
+    def of(key: str) -> float | None:
+        known = [row[key] for row in rows if row[key] is not None]
+        return mean(known) if known else None
+
+    def share(key: str, total: str) -> str:
+        return f"{of(key):.3g} of {of(total):.0f}"
+
+    areas = ("image_auroc", "image_auroc_without", "image_auroc_of_copies")
+    return [
+        share("copies", "defective"),
+        *(figure("image_auroc", of(area)) for area in areas),
+        share("good_copies", "good"),
+        figure("image_auroc", of("image_auroc_without_any")),
+    ]
+
+
 def rows_table(results: Path) -> str:
     """Every metric over the draws, both engines."""
     report = load(results, "quality.json")
@@ -301,6 +344,39 @@ def sweeps_table(results: Path) -> str:
         f"{' / '.join(names)}. Where a spread is given: over {draws_by_sweep(report['results'])}."
     )
     return f"{markdown(head, rows)}\n\n{note}"
+
+
+def choice_table(results: Path) -> str:
+    """The variance that painted defects choose beside what test labels say."""
+    report = load(results, "quality-choice.json")
+    names = [one["data"] for one in report["summary"]]
+    head = ["variance"]
+    for name in names:
+        head += [f"`{name}`, separation", "image AUROC"]
+    rows = []
+    for variance in dict.fromkeys(row["variance"] for row in report["results"]):
+        cells = [f"**{variance:g}**" if variance == report["default"] else f"{variance:g}"]
+        for summary in report["summary"]:
+            for row in chosen(report["results"], variance=variance, data=summary["data"]):
+                separation, area = f"{row['separation']:.2f}", f"{row['image_auroc']:.4f}"
+                cells.append(f"**{separation}**" if variance == summary["chosen"] else separation)
+                cells.append(f"**{area}**" if variance == summary["best"] else area)
+        rows.append(cells)
+
+    def agreement(one: Row) -> str:
+        rank = one["rank_correlation"]
+        return "" if rank is None else f"; rank correlation of the two columns {rank:.2f}"
+
+    told = [
+        f"* `{one['data']}`: chosen {one['chosen']:g}, with an image AUROC of "
+        f"{one['image_auroc']:.4f}; test labels would choose {one['best']:g}, with "
+        f"{one['best_image_auroc']:.4f}; the default has {default['image_auroc']:.4f}"
+        f"{agreement(one)}."
+        for one in report["summary"]
+        for default in chosen(report["results"], data=one["data"], variance=report["default"])
+    ]
+    note = "Bold: the default, and the largest value of each column."
+    return "\n\n".join([markdown(head, rows), note, "\n".join(told)])
 
 
 def cuts_table(results: Path) -> str:

@@ -2,11 +2,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import features, plots, published, shipped, summary, sweeps
+from benchmarks.quality import (
+    choose,
+    features,
+    labels,
+    painted,
+    plots,
+    published,
+    shipped,
+    summary,
+    sweeps,
+)
 from benchmarks.quality.data import Category, mvtec_categories
 from benchmarks.quality.splits import (
     Split,
@@ -250,10 +261,95 @@ def bench(category, tmp_path):
 
 def test_a_sweep_gives_the_figures_of_the_shipped_path(bench, uint8_model, category):
     split = bench.category.split
-    found = sweeps.figures(*bench.scored(bench.fitted(TINY, split), split))
+    found = sweeps.figures(bench, *bench.scored(bench.fitted(TINY, split), split))
     shipped_figures = evaluate(Detector(uint8_model), category, quiet=True)
     for name, value in found.items():
         assert value == pytest.approx(getattr(shipped_figures, name), abs=1e-4), name
+
+
+def test_a_defective_photo_that_is_also_a_good_one_is_found_and_costs(
+    category, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(labels, "DEFAULT", TINY)
+    folder = lay_out(given(category), category, tmp_path / "parts")
+    trained = given(folder).train[3]
+    wrong = folder / "test" / "dent"
+    wrong.mkdir()
+    darker = (cv2.imread(str(trained)) * 0.97).astype(np.uint8)
+    cv2.imwrite(str(wrong / "also_good.png"), darker)
+    (wrong / "the_very_same.png").write_bytes(trained.read_bytes())
+    parts = Category("parts", folder, given(folder))
+    report = labels.measure([parts], 1, features.Store(tmp_path / "cache"))
+    [found] = report["results"]
+    assert (found["data"], found["seed"]) == ("parts", 0)
+    assert (found["copies"], found["defective"]) == (1, 9)
+    assert found["unread"] == ["test/dent/the_very_same.png"]
+    [pair] = found["pairs"]
+    assert pair == {
+        "defective": "test/dent/also_good.png",
+        "good": f"train/good/{trained.name}",
+        "cosine": pytest.approx(1, abs=0.1),
+    }
+    # A photo that was trained on scores below every new one, and nine defects share the loss.
+    assert found["image_auroc_of_copies"] == 0
+    assert found["image_auroc_without"] == pytest.approx(9 / 8 * found["image_auroc"])
+    said = capsys.readouterr().out
+    assert "parts: 1 of 9 defective photos" in said
+    assert f"test/dent/also_good.png  train/good/{trained.name}" in said
+    assert "the very picture of another photo: test/dent/the_very_same.png" in said
+
+
+def test_the_most_alike_is_found_by_angle_around_the_mean_of_the_training_photos():
+    trained = np.array([[3, 1], [-1, 1], [1, 3], [1, -1]], np.float32)  # their mean is (1, 1)
+    tested = np.array([[101, 1], [1, 1.5], [2, 2], [1, 1]], np.float32)
+    nearest, cosines = labels.most_alike(trained, tested)
+    assert nearest.tolist()[:2] == [0, 2]
+    assert cosines == pytest.approx([1, 1, 0.5**0.5, 0])
+
+
+def test_a_rank_correlation_that_does_not_exist_is_not_made_up():
+    rows = [{"data": "a", "variance": v, "separation": v, "image_auroc": 1.0} for v in (0.5, 0.9)]
+    assert choose.summary("a", rows)["rank_correlation"] is None
+    rows[1]["image_auroc"] = 0.9
+    assert choose.summary("a", rows)["rank_correlation"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_painted_defect_changes_a_part_of_the_photo_and_no_more(seed):
+    photo = np.random.default_rng(9).integers(90, 160, (128, 96, 3), np.uint8)
+    before = photo.copy()
+    marked = painted.paint(photo, np.random.default_rng(seed))
+    assert (marked.shape, marked.dtype) == (photo.shape, np.uint8)
+    np.testing.assert_array_equal(photo, before)
+    np.testing.assert_array_equal(marked, painted.paint(photo, np.random.default_rng(seed)))
+    changed = (marked != photo).any(2).mean()
+    assert 0 < changed < 4 * painted.AREA[1]
+
+
+def test_separation_is_the_rise_of_the_log_score_in_spreads_of_good_photos():
+    clean = np.exp(np.array([1.0, 3.0, 1.0, 3.0]))
+    assert choose.separation(clean, clean * np.e**2) == pytest.approx(2)
+    assert choose.separation(clean**2, clean**2) == 0
+    assert choose.separation(clean, clean / np.e) == pytest.approx(-1)
+
+
+def test_a_choice_by_painted_defects_is_held_against_test_labels(category, tmp_path, monkeypatch):
+    for module in (choose, sweeps):
+        monkeypatch.setattr(module, "DEFAULT", TINY)
+    monkeypatch.setattr(sweeps, "TAPS", TINY.layers)
+    tiny = Category("tiny", category, given(category))
+    store = features.Store(tmp_path / "cache")
+    report = choose.measure([tiny], store, quick=True)
+    [summed] = report["summary"]
+    rows = report["results"]
+    assert [row["variance"] for row in rows] == list(sweeps.VARIANCES[::4])
+    assert all(row["separation"] > 0 for row in rows)
+    assert max(rows, key=lambda row: row["separation"])["variance"] == summed["chosen"]
+    bench = sweeps.Bench(tiny, store)
+    for row in rows:
+        fitted = bench.fitted(replace(TINY, variance=row["variance"]), tiny.split)
+        area = sweeps.figures(bench, *bench.scored(fitted, tiny.split))["image_auroc"]
+        assert row["image_auroc"] == area
 
 
 def test_a_sweep_that_is_run_again_leaves_the_others_as_they_were():
@@ -309,6 +405,7 @@ def test_points_change_one_option_and_follow_what_the_fit_offers(monkeypatch):
         (["rows", "nowhere"], 1, "nowhere: has no train/good and test/good"),
         (["rows", "elpv_mono=CATEGORY"], 1, "elpv_mono: is the name of two categories"),
         (["rows", "--grouped", "CATEGORY", "no.csv"], 1, "no.csv: cannot be read as CSV"),
+        (["labels", "nowhere"], 1, "nowhere: has no train/good and test/good"),
         (["mvtec", "nowhere"], 1, "nowhere: holds no category"),
         (["sweeps", "--only", "variance,colour"], 2, "sweep 'colour' does not exist; choose"),
         (["plots", "--results", "nowhere"], 1, "quality-sweeps.json: cannot be read"),

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.quality import published, summary, tables
+from benchmarks.quality import choose, published, summary, tables
 
 
 @pytest.fixture
@@ -41,6 +41,45 @@ def test_the_headline_gives_draw_0_and_the_mean_and_says_what_leaks(results):
     assert "| `honest`, 3 groups drawn whole | 0.9000 | 0.8900 (0.8800-0.9000) |" in text
     assert "3 of its 4 good test photos (75%)" in text
     assert "falls from 0.9800 to 0.8900, by 0.0900" in text
+
+
+def test_contradicting_labels_are_counted_and_left_out_of_their_own_table_only(tmp_path):
+    def row(data, seed, copies, area, alone):
+        found = {"data": data, "seed": seed, "defective": 40, "good": 10, "good_copies": 2}
+        areas = {"image_auroc": area, "image_auroc_without": area + 0.01}
+        areas |= {"image_auroc_without_any": 0.5, "image_auroc_of_copies": alone}
+        return {**found, "copies": copies, **areas}
+
+    rows = [row("a", 0, 3, 0.9, 0.2), row("a", 1, 0, 0.8, None), row("b", 0, 0, 0.7, None)]
+    report = {"cut": 0.8, "seeds": 2, "results": rows}
+    (tmp_path / "quality-labels.json").write_text(json.dumps(report))
+    text = tables.labels_table(tmp_path)
+    assert text.splitlines()[2:5] == [
+        "| `a`, given split | 3 of 40 | 0.9000 | 0.9100 | 0.2000 | 2 of 10 | 0.5000 |",
+        "| `a`, mean of 2 draws | 1.5 of 40 | 0.8500 | 0.8600 | 0.2000 | 2 of 10 | 0.5000 |",
+        "| `b`, given split | 0 of 40 | 0.7000 | 0.7100 | - | 2 of 10 | 0.5000 |",
+    ]
+    assert "a cosine above 0.8" in text
+    assert "nothing was left out of them" in text
+
+
+def test_a_choice_without_labels_stands_beside_what_labels_say(tmp_path):
+    rows = [
+        {"data": "a", "variance": v, "separation": s, "image_auroc": area}
+        for v, s, area in ((0.5, 1.0, 0.7), (0.8, 3.0, 0.8), (0.9, 2.0, 0.9))
+    ]
+    report = {"default": 0.9, "results": rows, "summary": [choose.summary("a", rows)]}
+    (tmp_path / "quality-choice.json").write_text(json.dumps(report))
+    text = tables.choice_table(tmp_path)
+    assert text.splitlines()[2:5] == [
+        "| 0.5 | 1.00 | 0.7000 |",
+        "| 0.8 | **3.00** | 0.8000 |",
+        "| **0.9** | 2.00 | **0.9000** |",
+    ]
+    assert text.endswith(
+        "* `a`: chosen 0.8, with an image AUROC of 0.8000; test labels would choose 0.9, with "
+        "0.9000; the default has 0.9000; rank correlation of the two columns 0.50."
+    )
 
 
 def test_every_metric_has_its_spread(results):
