@@ -12,6 +12,7 @@ class Nodes:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
+        self.makers = {name: node for node in graph.node for name in node.output}
         self.users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
             for name in node.input:
@@ -32,12 +33,20 @@ class Nodes:
         return None if tensor is None else onnx.numpy_helper.to_array(tensor)
 
     def replace(self, old: list[onnx.NodeProto], new: list[onnx.NodeProto]) -> None:
-        """Put ``new`` where the first of ``old`` was, and drop constants that nothing uses."""
+        """Put ``new`` where the first of ``old`` was."""
         place = next(i for i, node in enumerate(self.graph.node) if any(node is o for o in old))
         kept = [node for node in self.graph.node if not any(node is o for o in old)]
         kept[place:place] = new
+        self.become(kept)
+
+    def become(self, nodes: list[onnx.NodeProto]) -> None:
+        """Make ``nodes`` those of the graph, without nodes and constants that nothing uses."""
+        used, useful = set(self._outputs), []
+        for node in reversed(nodes):
+            if not used.isdisjoint(node.output):
+                useful.append(node)
+                used.update(node.input)
         del self.graph.node[:]
-        self.graph.node.extend(kept)
-        used = {name for node in kept for name in node.input}
+        self.graph.node.extend(reversed(useful))
         for tensor in [t for t in self.graph.initializer if t.name not in used]:
             self.graph.initializer.remove(tensor)
