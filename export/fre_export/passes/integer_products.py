@@ -17,11 +17,12 @@ slower with them.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from fre_export.passes.onnx_nodes import Nodes
 
@@ -33,11 +34,10 @@ ZERO = 64
 LONGEST = (2**31 - 1) // ((LEVELS + ZERO) * 128)
 """Length of the longest vector whose product cannot overflow an int32: 132104."""
 
-AXIS, LAST, TINY = "split.axis", "split.last", "split.tiny"
+AXIS, TINY = "split.axis", "split.tiny"
 HIGH, LOW, MIDDLE = "split.high", "split.low", "split.zero"
-CONSTANTS: dict[str, NDArray[np.generic]] = {
+CONSTANTS: dict[str, NDArray[Any]] = {
     AXIS: np.array([1], np.int64),
-    LAST: np.array([2], np.int64),
     TINY: np.array(1e-30, np.float32),  # a vector of zeros is not divided by zero
     HIGH: np.array(1 / LEVELS, np.float32),
     LOW: np.array(1 / (2 * LEVELS * LEVELS), np.float32),
@@ -126,28 +126,29 @@ def _in_integers(
         )
         return value
 
-    def constant(value: Floats, name: str) -> str:
+    def constant(value: NDArray[Any], name: str) -> str:
         graph.initializer.append(numpy_helper.from_array(value, f"{out}.{name}"))
         return f"{out}.{name}"
 
-    x = node("Unsqueeze", [vectors, AXIS], "x")  # (N, 1, inputs)
-    size = node("Abs", [x], "size")
-    m = node("Add", [node("ReduceMax", [size, LAST], "largest"), TINY], "m")  # (N, 1, 1)
-    unit = node("Div", [x, m], "unit")
+    size = node("Abs", [vectors], "size")
+    m = node("Add", [node("ReduceMax", [size, AXIS], "largest"), TINY], "m")  # (N, 1)
+    unit = node("Div", [vectors, m], "unit")
     high = node("QuantizeLinear", [unit, HIGH, MIDDLE], "high")
     about = node("DequantizeLinear", [high, HIGH, MIDDLE], "about")
     low = node("QuantizeLinear", [node("Sub", [unit, about], "rest"), LOW, MIDDLE], "low")
-    both = node("Concat", [high, low], "both", axis=1)  # (N, 2, inputs)
+    both = node("Concat", [high, low], "both", axis=1)  # (N, 2 * inputs)
+    shape = constant(np.array([0, 2, weights.inputs]), "shape")
+    both = node("Reshape", [both, shape], "pieces")
     q = node("Transpose", [weights.name], "turned") if weights.turned else weights.name
     whole = node("MatMulInteger", [both, q, MIDDLE], "whole")  # (N, 2, outputs)
     made[-1].name = product.name  # the product itself
-    floats = node("Cast", [whole], "floats", to=TensorProto.FLOAT)
     by_column = weights.scale.size > 1
-    steps = np.array([CONSTANTS[HIGH], CONSTANTS[LOW]], np.float32).reshape(1, 1, 2)
+    steps = np.array([CONSTANTS[HIGH], CONSTANTS[LOW]], np.float32)
     if not by_column:
-        steps = steps * weights.scale
-    factors = node("Mul", [m, constant(steps, "steps")], "factors")  # (N, 1, 2)
-    result = node("Squeeze", [node("MatMul", [factors, floats], "sum"), AXIS], "result")
+        steps = steps * weights.scale.ravel()
+    floats = node("DequantizeLinear", [whole, constant(steps, "steps")], "floats", axis=1)
+    unscaled = node("ReduceSum", [floats, AXIS], "sum", keepdims=0)  # (N, outputs)
+    result = node("Mul", [unscaled, m], "result")
     if by_column:
         result = node("Mul", [result, constant(weights.scale, "scale")], "scaled")
     if len(product.input) > 2:
