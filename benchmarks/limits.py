@@ -42,7 +42,7 @@ from fre_edge import FitOptions, fit
 from fre_edge.fitting import Fit
 from fre_export import ExportOptions, export
 from fre_export.fold import graph_of
-from fre_export.onnx_graph import join, trace_head, trace_trunk
+from fre_export.onnx_graph import for_onnxruntime, join, save_onnx, trace_head, trace_trunk
 from fre_export.openvino_ir import save_ir
 from fre_export.quantise import SAMPLES, quantise
 from fre_runtime import Detector
@@ -141,13 +141,12 @@ def whole_models(fitted: Fit, folder: Path) -> dict[tuple[str, str], Path]:
     head = trace_head(fitted.head(), fitted.shapes, graph)
     paths = {}
     for name, one in trunks.items():
-        onnx_path = folder / f"whole-{name}.onnx"
-        onnx.save_model(join(one, head, {}), onnx_path)
-        ir_path = folder / f"whole-{name}" / "model.xml"
-        save_ir(onnx_path, {}, ir_path)
-        paths["openvino", name] = ir_path
+        joined = join(one, head, {})
+        paths["openvino", name] = folder / f"whole-{name}" / "model.xml"
+        save_ir(joined, {}, paths["openvino", name])
         if name != "bf16":
-            paths["onnxruntime", name] = onnx_path
+            paths["onnxruntime", name] = folder / f"whole-{name}.onnx"
+            save_onnx(for_onnxruntime(joined), paths["onnxruntime", name])
     return paths
 
 

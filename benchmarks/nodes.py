@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -84,8 +85,17 @@ def onnxruntime_nodes(path: Path, batch: np.ndarray, runs: int, folder: Path) ->
     return found
 
 
-def products_with_w(path: Path) -> dict[str, int]:
-    """Names of the products with the 8-bit W, and the elements of W that each reads."""
+class Product(NamedTuple):
+    """A product with the 8-bit W."""
+
+    elements: int
+    """Of W."""
+    whole: bool
+    """ONNX Runtime does it in whole numbers, and keeps the 8 bits; else it unpacks them."""
+
+
+def products_with_w(path: Path) -> dict[str, Product]:
+    """The products with the 8-bit W, by name."""
     graph = onnx.load(path).graph
     makers = {name: node for node in graph.node for name in node.output}
     eight_bit = {t.name: math.prod(t.dims) for t in graph.initializer if t.data_type == t.INT8}
@@ -96,9 +106,13 @@ def products_with_w(path: Path) -> dict[str, int]:
         maker = makers.get(name)
         return elements(maker.input[0]) if maker and maker.op_type in WAY_TO_W else 0
 
-    kinds = ("MatMul", "Gemm")
-    found = {node.name: elements(node.input[1]) for node in graph.node if node.op_type in kinds}
-    return {name: count for name, count in found.items() if count}
+    kinds = ("MatMul", "Gemm", "MatMulInteger")
+    found = {
+        node.name: Product(elements(node.input[1]), node.op_type == "MatMulInteger")
+        for node in graph.node
+        if node.op_type in kinds
+    }
+    return {name: product for name, product in found.items() if product.elements}
 
 
 def by_part(nodes: Times, products: Iterable[str]) -> dict[str, dict]:
@@ -143,7 +157,7 @@ def rows_of(name: str, fitted: Fit, folder: Path, runs: int) -> list[dict]:
     whole = whole_models(fitted, folder)
     image = np.ascontiguousarray(resize(read_image(fitted.photos[0]), *fitted.size))[None]
     products = products_with_w(whole["onnxruntime", "fp32"])
-    cold = cold_gb_per_s(max(products.values()))
+    cold = cold_gb_per_s(max(product.elements for product in products.values()))
     rows = []
     for (engine, variant), path in whole.items():
         if engine == "openvino":
@@ -151,8 +165,10 @@ def rows_of(name: str, fitted: Fit, folder: Path, runs: int) -> list[dict]:
         else:
             nodes = onnxruntime_nodes(path, image, runs, folder)
         parts = by_part(nodes, products)
-        # OpenVINO keeps the 8 bits, ONNX Runtime unpacks them when it loads.
-        read = sum(products.values()) * (1 if engine == "openvino" else 4)
+        read = sum(
+            product.elements * (1 if engine == "openvino" or product.whole else 4)
+            for product in products.values()
+        )
         rate = read / (parts["products with W"]["us"] * 1e3)
         rows.append(
             {"model": name, "engine": engine, "variant": variant, "parts": parts, "w_bytes": read}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import Head
 from fre_export.passes.dequantize_input import dequantize_input
+from fre_export.passes.integer_products import integer_products
 from fre_export.passes.sum_squares import sum_squares
 from fre_runtime.card import OUTPUTS, Graph
 
@@ -89,6 +90,18 @@ def join(
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def for_onnxruntime(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the same graph in the form that ONNX Runtime executes best.
+
+    OpenVINO has passes of its own, see `fre_export.openvino_ir`, and they want it as it was.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    if integer_products(changed.graph):
+        onnx.checker.check_model(changed, full_check=True)
+    return changed
 
 
 def _share_image(graph: onnx.GraphProto) -> None:

@@ -1,8 +1,9 @@
-"""From the ONNX file to OpenVINO's own format."""
+"""From the ONNX graph to OpenVINO's own format."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import openvino
 
 from fre_export.passes.channels_last import normalise_channels_last
@@ -10,15 +11,15 @@ from fre_export.passes.compress_weights import compress_weights
 from fre_runtime.errors import OutputError
 
 
-def save_ir(onnx_path: Path, metadata: Mapping[str, str], path: Path) -> None:
-    """Convert to IR; ``metadata`` goes to rt_info under ``model_info``.
+def save_ir(graph: onnx.ModelProto, metadata: Mapping[str, str], path: Path) -> None:
+    """Convert ``graph`` to IR; ``metadata`` goes to rt_info under ``model_info``.
 
     The batch is 1, since OpenVINO works out the shapes of a dynamic graph anew at each call, which
     costs a tenth of the time; ``Model.reshape`` gives any other one. The reader drops ONNX
     metadata, so it is written again. ``read_model`` and ``serialize`` instead of ``convert_model``
     and ``save_model``: these fold the 8-bit W into float32.
     """
-    model = openvino.Core().read_model(onnx_path)
+    model = openvino.Core().read_model(graph.SerializeToString())
     compress_weights(model)
     normalise_channels_last(model)
     image = model.inputs[0]

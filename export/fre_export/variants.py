@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from fre_edge.extraction import OpenVinoTrunk
 from fre_edge.fitting import Fit
 from fre_export.metadata import graph_metadata, onnx_props
-from fre_export.onnx_graph import join, save_onnx, trace_head
+from fre_export.onnx_graph import for_onnxruntime, join, save_onnx, trace_head
 from fre_export.openvino_ir import save_ir
 from fre_export.parity import Sample, prove, reference, reference_head
 from fre_export.quantise import SAMPLES, quantise
@@ -172,11 +172,10 @@ def _build(
     metadata = graph_metadata(model.graph, fitted.options.view, fitted.calibration, precision)
     head = trace_head(fitted.head(_lift_to(model)), fitted.shapes, model.graph)
     files = {engine: file for engine, file in variant_files(name).items() if engine in engines}
-    with tempfile.TemporaryDirectory() as folder:
-        graph_file = model.root / files.get("onnxruntime", "") if "onnxruntime" in files else None
-        onnx_path = graph_file or Path(folder) / "model.onnx"
-        save_onnx(join(trunk, head, onnx_props(metadata)), onnx_path)
-        save_ir(onnx_path, metadata, model.root / files["openvino"])
+    joined = join(trunk, head, onnx_props(metadata))
+    save_ir(joined, metadata, model.root / files["openvino"])
+    if "onnxruntime" in files:
+        save_onnx(for_onnxruntime(joined), model.root / files["onnxruntime"])
     settings = Settings(default_threads(), precision)
     loaded = {
         engine: load_engine(engine, model.root / file, model.graph, settings)
