@@ -93,13 +93,17 @@ def _weights(nodes: Nodes, product: onnx.NodeProto) -> _Weights | None:
     scale: NDArray[np.float32] = np.ones((1, 1), np.float32)
     name = product.input[1]
     while (maker := nodes.makers.get(name)) is not None:
-        name = maker.input[0]
+        name = maker.input[0] if maker.input else ""
         if maker.op_type == "Transpose":
             turned = not turned
         elif maker.op_type == "Mul":
-            factor = nodes.constant(maker.input[1])
+            first, second = maker.input
+            if nodes.constant(second) is None:
+                first, second = second, first
+            factor = nodes.constant(second)
             if factor is None or factor.ndim > 2:
                 return None
+            name = first
             rows = np.atleast_2d(factor.astype(np.float32))
             scale = scale * (rows.T if turned else rows)
         elif maker.op_type != "Cast":
