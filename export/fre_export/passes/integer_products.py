@@ -31,18 +31,17 @@ FEWEST = 500_000
 LONGEST = (2**31 - 1) // (127 * 128)
 """Longest vector whose product cannot overflow an int32: 132104."""
 
-MIDDLE, LAST = "split.middle", "split.last"
-TINY, HIGH, LOW, ZERO, STEPS = (f"split.{n}" for n in ("tiny", "high", "low", "zero", "steps"))
-STEP, FINE_STEP = 1 / 63, 1 / (63 * 126)
+STEPS = np.array([1 / 63, 1 / (63 * 126), 1 / (63 * 126 * 126)], np.float32)
+MIDDLE, LAST, TINY, ZERO = (f"split.{name}" for name in ("middle", "last", "tiny", "zero"))
 CONSTANTS: dict[str, NDArray[Any]] = {
     MIDDLE: np.array([1], np.int64),
     LAST: np.array([2], np.int64),
     TINY: np.array(1e-30, np.float32),  # a vector of zeros is not divided by zero
-    HIGH: np.array(STEP, np.float32),
-    LOW: np.array(FINE_STEP, np.float32),
     ZERO: np.array(64, np.uint8),
-    STEPS: np.array([[[STEP, FINE_STEP]]], np.float32),
+    **{f"split.step_{i}": step for i, step in enumerate(STEPS)},
+    **{f"split.steps_{n}": STEPS[:n].reshape(1, 1, n) for n in (2, 3)},
 }
+"""Of all rewritten products; what is not used is dropped."""
 
 
 def integer_products(graph: onnx.GraphProto, fewest: int = FEWEST) -> int:
@@ -55,7 +54,7 @@ def integer_products(graph: onnx.GraphProto, fewest: int = FEWEST) -> int:
     new: list[onnx.NodeProto] = []
     for node in graph.node:
         weights = _weights(nodes, node)
-        if weights is None or weights.inputs > LONGEST or weights.elements < fewest:
+        if weights is None or weights.inputs > LONGEST or weights.inputs * weights.outputs < fewest:
             new.append(node)
         else:
             new.extend(_in_integers(node, weights))
@@ -77,7 +76,7 @@ class _Weights:
     turned: bool
     """It is kept as (outputs, inputs)."""
     inputs: int
-    elements: int
+    outputs: int
     scale: NDArray[np.float32]
     """One number, or one for each output."""
     scale_name: str
@@ -111,9 +110,9 @@ def _weights(nodes: Nodes, product: onnx.NodeProto) -> _Weights | None:
     integers = nodes.constant(name)
     if integers is None or integers.dtype != np.int8 or integers.ndim != 2 or len(scale) > 1:
         return None
-    inputs = integers.shape[1 if turned else 0]
+    inputs, outputs = integers.shape[::-1] if turned else integers.shape
     scale = scale.ravel() if scale.size > 1 else scale.reshape(())
-    return _Weights(name, turned, inputs, integers.size, scale, f"{product.output[0]}.scale")
+    return _Weights(name, turned, inputs, outputs, scale, f"{product.output[0]}.scale")
 
 
 def _in_integers(product: onnx.NodeProto, weights: _Weights) -> list[onnx.NodeProto]:
@@ -130,15 +129,20 @@ def _in_integers(product: onnx.NodeProto, weights: _Weights) -> list[onnx.NodePr
     largest = node("ReduceMax", [node("Abs", [x], "size"), LAST], "largest")
     m = node("Add", [largest, TINY], "m")  # (N, 1, 1)
     unit = node("Div", [x, m], "unit")
-    high = node("QuantizeLinear", [unit, HIGH, ZERO], "high")
-    rest = node("Sub", [unit, node("DequantizeLinear", [high, HIGH, ZERO], "about")], "rest")
-    low = node("QuantizeLinear", [rest, LOW, ZERO], "low")
-    both = node("Concat", [high, low], "both", axis=1)  # (N, 2, inputs)
+    count = 2 if weights.inputs > weights.outputs else 3
+    pieces, rest = [], unit
+    for i in range(count):
+        rounding = [f"split.step_{i}", ZERO]
+        pieces.append(node("QuantizeLinear", [rest, *rounding], f"piece_{i}"))
+        if i < count - 1:
+            about = node("DequantizeLinear", [pieces[i], *rounding], f"about_{i}")
+            rest = node("Sub", [rest, about], f"rest_{i}")
+    stacked = node("Concat", pieces, "pieces", axis=1)  # (N, count, inputs)
     q = node("Transpose", [weights.integers], "turned") if weights.turned else weights.integers
-    whole = node("MatMulInteger", [both, q, ZERO], "whole")  # (N, 2, outputs)
+    whole = node("MatMulInteger", [stacked, q, ZERO], "whole")  # (N, count, outputs)
     made[-1].name = product.name  # the product itself
     parts = node("DequantizeLinear", [whole, weights.scale_name], "parts", axis=2)
-    factors = node("Mul", [m, STEPS], "factors")  # (N, 1, 2)
+    factors = node("Mul", [m, f"split.steps_{count}"], "factors")  # (N, 1, count)
     result = node("Squeeze", [node("MatMul", [factors, parts], "sum"), MIDDLE], "result")
     if len(product.input) > 2:
         node("Add", [result, product.input[2]], "added")
