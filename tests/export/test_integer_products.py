@@ -5,7 +5,7 @@ import onnx
 import onnx.version_converter
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from fre_export import ExportOptions, export, onnx_graph
@@ -15,6 +15,7 @@ from fre_runtime import Detector
 from fre_runtime.card import OUTPUTS
 from fre_runtime.image import read_image
 from fre_runtime.model_dir import GOLDEN_IMAGE
+from tests.export.conftest import small_graph
 
 D, K = 500, 40
 RESOLUTION = 1 / (2 * 63 * 126 * 126)
@@ -23,12 +24,7 @@ ANY = {"x": (TensorProto.FLOAT, [None, D])}
 
 
 def checked(nodes, constants, inputs=ANY, outputs=("z", "e")):
-    taken = [helper.make_tensor_value_info(name, *value) for name, value in inputs.items()]
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-    tensors = [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
-    graph = helper.make_graph(nodes, "test", taken, given, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    return small_graph(nodes, constants, inputs, outputs)
 
 
 def orthonormal(rows, columns):

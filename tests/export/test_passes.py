@@ -12,22 +12,13 @@ from fre_export.passes.compress_weights import compress_weights
 from fre_export.passes.dequantize_input import dequantize_input
 from fre_export.passes.sum_squares import sum_squares
 from fre_runtime.image import read_image
+from tests.export.conftest import small_graph
 
 WHOLE = [127.0, 126.0, 0.0]
 IMAGENET = [123.675, 116.28, 103.53]
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 OUTSIDE = [300.0, 127.0, 127.0]
 """Whole-numbered, but no uint8 can hold it."""
-
-
-def graph_of(nodes, constants, inputs, outputs):
-    """A checked model; ``inputs`` by name: (type, shape)."""
-    taken = [helper.make_tensor_value_info(name, *value) for name, value in inputs.items()]
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-    tensors = [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
-    graph = helper.make_graph(nodes, "test", taken, given, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
 def run(model, **inputs):
@@ -54,7 +45,7 @@ def normalising(mean, more=(), outputs=("out", "normal")):
         "mean": np.reshape(mean, (1, 3, 1, 1)).astype(np.float32),
         "std": np.array([58.395, 57.12, 128.0], np.float32).reshape(1, 3, 1, 1),
     }
-    return graph_of(nodes, constants, {"image": (TensorProto.UINT8, [None, 4, 5, 3])}, outputs)
+    return small_graph(nodes, constants, {"image": (TensorProto.UINT8, [None, 4, 5, 3])}, outputs)
 
 
 @pytest.fixture
@@ -88,7 +79,7 @@ def float_input():
     ]
     shape = (TensorProto.FLOAT, [None, 3, 4, 5])
     mean = np.ones((1, 3, 1, 1), np.float32)
-    return graph_of(nodes, {"mean": mean}, {"input": shape}, ["out"])
+    return small_graph(nodes, {"mean": mean}, {"input": shape}, ["out"])
 
 
 def seen_elsewhere(value):
@@ -122,7 +113,7 @@ def test_the_exported_graph_begins_with_it(name, first, request):
 def squares(*nodes, outputs=("out",), **constants):
     """A model from x (N, 3, 4)."""
     made = [helper.make_node(*node[:3], **(node[3] if len(node) > 3 else {})) for node in nodes]
-    return graph_of(made, constants, {"x": (TensorProto.FLOAT, [None, 3, 4])}, outputs)
+    return small_graph(made, constants, {"x": (TensorProto.FLOAT, [None, 3, 4])}, outputs)
 
 
 AXIS = np.array([1], np.int64)
