@@ -2,9 +2,14 @@
 
 from collections import Counter
 
+from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import nn
 from torch.fx import GraphModule, Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+NORMS = (nn.BatchNorm2d, BatchNormAct2d)
+"""Other subclasses may compute something else: timm's StdConv2d standardises its weights."""
 
 
 def fold_batch_norms(trunk: GraphModule) -> GraphModule:
@@ -22,7 +27,7 @@ def fold_batch_norms(trunk: GraphModule) -> GraphModule:
             continue
         before, name = str(source.target), str(node.target)
         conv, norm = modules[before], modules[name]
-        if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+        if type(conv) not in CONVOLUTIONS or type(norm) not in NORMS:
             continue
         if norm.running_mean is None or uses[before] > 1 or uses[name] > 1:
             continue

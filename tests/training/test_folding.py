@@ -1,5 +1,6 @@
 import pytest
 import torch
+from timm.layers import StdConv2d
 from timm.models import create_feature_extractor, create_model
 from torch import nn
 
@@ -62,3 +63,20 @@ def test_what_others_use_is_left_alone():
     before = trunk(image)
     assert norms(fold_batch_norms(trunk)) == 2
     assert torch.equal(trunk(image), before)
+
+
+class Whole(torch.fx.Tracer):
+    """Leaves each layer in one piece, as timm's extractor does with its own convolutions."""
+
+    def is_leaf_module(self, module, name):
+        return True
+
+
+@torch.inference_mode()
+def test_a_convolution_that_standardises_its_weights_is_left_alone():
+    model = nn.Sequential(StdConv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    trunk = torch.fx.GraphModule(model, Whole().trace(model)).eval()
+    unlike_a_fresh_one(trunk)
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = trunk(image)
+    assert torch.equal(fold_batch_norms(trunk)(image), before)
