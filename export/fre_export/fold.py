@@ -303,6 +303,6 @@ def _card(name: str, fitted: Fit, graph: Graph, variants: dict[str, Variant]) ->
 
 def _of_variance(parts: Sequence[Subspace], name: str) -> float:
     """A fraction of the variance, over all parts of a layer."""
-    weights = [float(part.spectrum.sum()) for part in parts]
+    weights = [part.energy for part in parts]
     values = [float(getattr(part, name)) for part in parts]
     return values[0] if len(parts) == 1 else float(np.average(values, weights=weights))

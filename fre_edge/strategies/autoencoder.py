@@ -67,8 +67,7 @@ class Autoencoder:
         exact = len(rows) <= LARGE and not isinstance(rows.array, np.memmap)
         pca: Strategy = Pca() if exact else Incremental()
         start = pca.fit(rows, rank)
-        k = len(start.components)
-        energy = float(start.spectrum[:k].sum()) / start.captured
+        energy = start.energy
         scale = float(np.sqrt(energy / (len(rows) * rows.dimension)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)

@@ -2,7 +2,7 @@
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -31,19 +31,32 @@ class Rank:
 
     variance: float
     components: int | None = None
+    most: int | None = None
+    """No more than so many for the sake of `variance`."""
+
+    @property
+    def bound(self) -> int | None:
+        """Components at most, as far as is known without eigenvalues."""
+        return self.most if self.components is None else self.components
+
+    def within(self, count: int) -> "Rank":
+        """The same, of so few rows that not all `components` may be had."""
+        return replace(self, components=self.components and min(self.components, count - 1))
 
     def choose(self, eigenvalues: Floats, total: float | None = None) -> int:
         """Return k for eigenvalues in descending order.
 
         The fewest components whose cumulative variance reaches `variance` of ``total`` (default:
-        the sum of the eigenvalues), or `components`; never more than the numerical rank.
+        the sum of the eigenvalues), at most `most`, or `components`; never more than the numerical
+        rank. Of the eigenvalues, no more than the first `bound` are needed.
         """
         limit = numerical_rank(eigenvalues)
         if self.components is not None:
             return min(self.components, limit)
         cumulative = np.cumsum(eigenvalues) / (eigenvalues.sum() if total is None else total)
         # A hair below, since the whole sum may round to just under 1.
-        return min(int(np.searchsorted(cumulative, self.variance - 1e-12)) + 1, limit)
+        enough = int(np.searchsorted(cumulative, self.variance - 1e-12)) + 1
+        return min(enough, limit, self.most or limit)
 
     def check(self, count: int) -> None:
         """Raise `DataError` where ``count`` rows cannot give so many components."""
@@ -116,6 +129,12 @@ class Subspace:
     shortfall: float = 0.0
     decoder: Features | None = None
     bias: Features | None = None
+
+    @property
+    def energy(self) -> float:
+        """Trace of the scatter matrix: the variance of all N rows, times N - 1."""
+        k = len(self.components)
+        return float(self.spectrum[:k].sum()) / self.captured if k else 0.0
 
     def residuals(self, rows: Features) -> Floats:
         """Return e = u - u' of each row, float64 (N, D)."""
@@ -232,9 +251,8 @@ def refit_maps(
     maps = np.zeros((len(rows), shape.height, shape.width))
     for held_out in folds:
         rest = rows.without(held_out)
-        components = rank.components and min(rank.components, len(rest) - 1)
         try:
-            subspace = strategy.fit(rest, Rank(rank.variance, components))
+            subspace = strategy.fit(rest, rank.within(len(rest)))
         except DataError:  # too few, or all alike, though the rows as a whole are not
             subspace = point(rest.mean())
         maps[held_out] = subspace.error_maps(shown.take(held_out), shape)

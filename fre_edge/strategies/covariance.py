@@ -95,9 +95,8 @@ class Covariance:
         maps = np.zeros((len(rows), shape.height, shape.width))
         for i, fold in enumerate(folds):
             rest = Moments.sum(part for j, part in enumerate(moments) if j != i)
-            components = rank.components and min(rank.components, rest.count - 1)
             try:
-                subspace = rest.subspace(Rank(rank.variance, components))
+                subspace = rest.subspace(rank.within(rest.count))
             except DataError:  # too few, or all alike, though the rows as a whole are not
                 subspace = point(rest.mean)
             maps[fold] = subspace.error_maps(rows.take(fold), shape)

@@ -33,7 +33,7 @@ class Incremental:
         sketcher = Sketcher(rows.dimension, 2 * sketch_rows(rank))
         for batch in rows.batches():
             sketcher.add(batch)
-        return sketcher.sketch().subspace(rank)
+        return sketcher.sketch(cut=False).subspace(rank)
 
     def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
         """See `Strategy`; one pass makes a sketch of each fold, the others' are merged."""
@@ -54,9 +54,8 @@ def subspaces_without(sketches: list[Sketch], rank: Rank) -> list[Subspace]:
     found = []
     for fold in range(len(sketches)):
         rest = merge(sketches[:fold] + sketches[fold + 1 :])
-        components = rank.components and min(rank.components, rest.count - 1)
         try:
-            found.append(rest.subspace(Rank(rank.variance, components)))
+            found.append(rest.subspace(rank.within(rest.count)))
         except DataError:  # too few, or all alike, though all folds together are not
             found.append(point(rest.mean))
     return found

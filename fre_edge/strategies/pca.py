@@ -30,6 +30,8 @@ from fre_edge.strategies.base import (
 
 LARGE = 3000
 """Rows from which the eigenvectors are found in place: slower, in a third of the memory."""
+SOME = 1000
+"""Rows from which it is faster to find a few eigenvectors than all."""
 TILE_BYTES = 2**27
 """Bytes of features converted to float64 at a time for held-out maps."""
 
@@ -56,11 +58,12 @@ def fit_pca(features: Features, mean: Floats, matrix: Floats, rank: Rank) -> Sub
         When the features do not vary, or more components are asked for than N - 1.
     """
     rank.check(len(features))
-    eigenvalues, vectors = eigh_descending(matrix)
+    total = float(np.trace(matrix))
+    eigenvalues, vectors = eigh_descending(matrix, rank.bound)
     check_varies(eigenvalues[0], mean, len(features))
-    k = rank.choose(eigenvalues)
+    k = rank.choose(eigenvalues, total)
     components = directions(features, mean, eigenvalues, vectors, k)
-    captured = float(eigenvalues[:k].sum() / eigenvalues.sum())
+    captured = min(1.0, float(eigenvalues[:k].sum()) / total)
     return Subspace(mean.astype(np.float32), components, eigenvalues, captured)
 
 
@@ -80,12 +83,17 @@ def directions(
     return components
 
 
-def eigh_descending(matrix: Floats, *, overwrite: bool = False) -> tuple[Floats, Floats]:
+def eigh_descending(
+    matrix: Floats, most: int | None = None, *, overwrite: bool = False
+) -> tuple[Floats, Floats]:
     """Eigenvalues (descending, none below 0) and eigenvectors (in columns) of a Gram matrix.
 
-    With ``overwrite`` a large matrix, in either order, is used up instead of copied.
+    All of them, or at least the first ``most``. With ``overwrite`` a large matrix, in either order,
+    is used up instead of copied.
     """
-    if len(matrix) < LARGE:
+    order = len(matrix)
+    few = most is not None and order >= max(SOME, 4 * most)
+    if order < LARGE and not few:
         eigenvalues, vectors = np.linalg.eigh(matrix)
     else:
         # It is symmetric: its transpose, which lies in the order that LAPACK takes, is the same.
@@ -95,6 +103,7 @@ def eigh_descending(matrix: Floats, *, overwrite: bool = False) -> tuple[Floats,
             overwrite_a=True,
             check_finite=False,
             driver="evr",
+            subset_by_index=(order - most, order - 1) if most is not None and few else None,
         )
     return np.maximum(eigenvalues[::-1], 0.0), vectors[:, ::-1]
 
@@ -159,9 +168,11 @@ def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) ->
     weights[:, train] = -1.0 / len(train)  # - mean of the training part
     weights[np.arange(len(held_out)), held_out] = 1.0
     if len(train) > 1:
-        eigenvalues, vectors = eigh_descending(inner, overwrite=True)
+        total_variance = float(np.trace(inner))
+        eigenvalues, vectors = eigh_descending(inner, rank.bound, overwrite=True)
         if eigenvalues[0] > 0:
-            k = rank.choose(eigenvalues[:-1])  # n centred rows have rank n - 1 at most
+            # n centred rows have rank n - 1 at most
+            k = rank.choose(eigenvalues[: len(train) - 1], total_variance)
             basis = vectors[:, :k]
             # projection onto the directions W = L^-1/2 V^T Xc, written in terms of X
             weights[:, train] -= (cross @ basis / eigenvalues[:k]) @ basis.T

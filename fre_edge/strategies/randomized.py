@@ -48,12 +48,12 @@ class Randomized:
         mean, energy = _moments(rows)
         check_varies(energy / min(len(rows) - 1, rows.dimension), mean, len(rows))
         full = min(len(rows) - 1, rows.dimension)
-        size = (rank.components + OVERSAMPLING) if rank.components else FIRST
+        size = (rank.bound + OVERSAMPLING) if rank.bound else FIRST
         while True:
             size = min(size, full)
             basis, eigenvalues, vectors, missed = self._iterate(rows, mean, size)
             held = float(eigenvalues.sum()) / energy
-            if size == full or rank.components or held * 0.98 >= rank.variance:
+            if size == full or rank.bound or held * 0.98 >= rank.variance:
                 break
             size *= 2
         k = rank.choose(eigenvalues, energy)

@@ -153,20 +153,23 @@ class Sketcher:
     def add(self, rows: Features) -> None:
         """Take float32 (n, D); raises `DataError` where one is not finite."""
         while len(rows):
+            if self._filled == self.limit:
+                self._sketch = self.sketch()
+                self._filled = 0
             taken = rows[: self.limit - self._filled]
             self._waiting[self._filled : self._filled + len(taken)] = taken
             self._filled += len(taken)
             rows = rows[len(taken) :]
-            if self._filled == self.limit:
-                self._sketch = self.sketch()
-                self._filled = 0
 
-    def sketch(self) -> Sketch:
-        """The sketch of all rows so far; what it has seen since the last cut is exact in it."""
+    def sketch(self, *, cut: bool = True) -> Sketch:
+        """The sketch of all rows so far; what it has seen since the last cut is exact in it.
+
+        Of at most ``limit`` rows, or of twice as many without the last ``cut``.
+        """
         if not self._filled:
             return self._sketch
         waiting = Sketch.of(self._waiting[: self._filled])
-        return merge([self._sketch, waiting], self.limit)
+        return merge([self._sketch, waiting], self.limit if cut else None)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """All that `restore` needs to go on from here."""

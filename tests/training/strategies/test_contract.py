@@ -39,7 +39,7 @@ def features():
     """A falling spectrum, a mean far from 0, more rows than any sketch holds."""
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(60, SHAPE.dimension)) * np.geomspace(10, 0.1, 60)[:, None]
-    return (rng.normal(size=(600, 60)) @ mixing + rng.normal(size=128) * 5).astype(np.float32)
+    return (rng.normal(size=(1100, 60)) @ mixing + rng.normal(size=128) * 5).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from fre_edge.features import FeatureShape
+from fre_edge.strategies import pca
 from fre_edge.strategies.base import Rank, gram, numerical_rank
 from fre_edge.strategies.pca import fit_pca
 from fre_runtime.errors import DataError
@@ -69,3 +71,32 @@ def test_more_components_than_images_allow_is_refused(features):
 def test_constant_features_are_refused():
     with pytest.raises(DataError, match="zero variance"):
         fitted(np.full((5, 100), 3.25, np.float32), Rank(0.9))
+
+
+@pytest.mark.parametrize("variance", [0.3, 0.999])
+def test_no_more_components_than_allowed_for_the_variance(features, variance):
+    free, limited = fitted(features, Rank(variance)), fitted(features, Rank(variance, most=5))
+    k = min(5, len(free.components))
+    np.testing.assert_allclose(limited.components, free.components[:k], atol=1e-6)
+    assert limited.captured == pytest.approx(free.spectrum[:k].sum() / free.spectrum.sum())
+    assert limited.energy == pytest.approx(free.spectrum.sum())
+
+
+@pytest.mark.parametrize("rank", [Rank(1.0, 20), Rank(0.5, most=20), Rank(0.999, most=20)])
+def test_a_few_eigenvectors_of_many_are_the_first_of_all(rank, monkeypatch):
+    rng = np.random.default_rng(3)
+    many = rng.normal(size=(pca.SOME, 60)) @ (
+        rng.normal(size=(60, 90)) * np.geomspace(9, 1, 60)[:, None]
+    )
+    x = many.astype(np.float32)
+    folds = np.array_split(np.arange(len(x)), 5)
+    few = fitted(x, rank)
+    maps = pca.held_out_maps(x, gram(x)[1], FeatureShape(90, 1, 1), folds[:1], rank)
+    assert len(few.spectrum) == 20  # no others were looked for
+    monkeypatch.setattr(pca, "SOME", len(x) + 1)
+    every = fitted(x, rank)
+    assert len(every.spectrum) == len(x)
+    assert few.captured == pytest.approx(every.captured, abs=1e-12)
+    np.testing.assert_allclose(few.components, every.components, atol=1e-5)
+    again = pca.held_out_maps(x, gram(x)[1], FeatureShape(90, 1, 1), folds[:1], rank)
+    np.testing.assert_allclose(maps, again, rtol=1e-9)
