@@ -1,7 +1,7 @@
 """What is to be fitted, before any photo is read; the same in every process that takes part."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -85,6 +85,7 @@ def prepare(images: str | Path | Sequence[Path] | None, options: FitOptions) -> 
         options,
         layers=backbone.layers,
         pool_overlap=_pool_overlap(backbone, options),
+        max_components=_max_components(backbone, options),
         view=on_photos(options.view, paths, options.max_pixels),
     )
     pool = backbone.spec.pool if options.pool is None else options.pool
@@ -96,13 +97,25 @@ def prepare(images: str | Path | Sequence[Path] | None, options: FitOptions) -> 
 def _pool_overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
     if options.pool_overlap is None:
         return tuple(layer for layer in backbone.spec.overlap if layer in backbone.layers)
-    for layer in options.pool_overlap:
+    _check_tapped("pool_overlap", options.pool_overlap, backbone)
+    return options.pool_overlap
+
+
+def _max_components(backbone: Backbone, options: FitOptions) -> dict[str, int]:
+    if options.max_components is None:
+        known = backbone.spec.max_components
+        return {layer: known[layer] for layer in backbone.layers if layer in known}
+    _check_tapped("max_components", options.max_components, backbone)
+    return options.max_components
+
+
+def _check_tapped(option: str, layers: Iterable[str], backbone: Backbone) -> None:
+    for layer in layers:
         if layer not in backbone.layers:
             raise UsageError(
-                f"pool_overlap names {layer!r}, which is not tapped; tapped are "
+                f"{option} names {layer!r}, which is not tapped; tapped are "
                 f"{', '.join(backbone.layers)}"
             )
-    return options.pool_overlap
 
 
 def make_reader(paths: Sequence[Path], size: tuple[int, int], options: FitOptions) -> PhotoReader:

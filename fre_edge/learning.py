@@ -68,23 +68,24 @@ def learn(
     photos
         What ``state.photos`` points to; for a table of groups.
     options
-        For rank, score, groups, false-reject rate and seed.
+        For layers, rank, score, groups, false-reject rate and seed.
 
     Raises
     ------
     DataError
         When the features do not vary, or are too few.
     """
-    rank = Rank(options.variance, options.components)
+    ranks = ranks_of(options)
     if state.complete:
-        state, subspaces, maps, parts = _complete(state, shapes, photos, options, strategy, rank)
+        state, subspaces, maps, parts = _complete(state, shapes, photos, options, strategy, ranks)
     else:
-        found, maps, parts = _sketched(state, shapes, rank)
+        found, maps, parts = _sketched(state, shapes, ranks)
         subspaces = [[subspace] for subspace in found]
-    for subspace in (one for layer in subspaces for one in layer):
-        _say_how_exact(subspace)
-        if not state.complete and rank.components is None:
-            _warn_of_small_sketch(subspace, rank)
+    for rank, layer in zip(ranks, subspaces, strict=True):
+        for subspace in layer:
+            _say_how_exact(subspace)
+            if not state.complete and len(subspace.components) != rank.bound:
+                _warn_of_small_sketch(subspace, rank)
     fusion, scores, maxima = held_out_fusion(maps, list(shapes), options.score)
     expectation = None
     if options.relative:
@@ -92,6 +93,14 @@ def learn(
         scores, maxima = scores / expected, maxima / expected
     scores, calibration = _calibrate(scores, maxima, state, options, parts)
     return Learned(subspaces, fusion, expectation, calibration, state, scores)
+
+
+def ranks_of(options: FitOptions) -> list[Rank]:
+    """How many components each layer of ``options`` gets."""
+    limits = (options.max_components or {}) if options.subspace == "whole" else {}
+    return [
+        Rank(options.variance, options.components, limits.get(layer)) for layer in options.layers
+    ]
 
 
 def recalibrate(
@@ -118,10 +127,10 @@ def recalibrate(
     state = known.state
     assert state.complete
     assert state.folds is not None
-    rank = Rank(options.variance, options.components)
     folds = [np.flatnonzero(state.folds == fold) for fold in np.unique(state.folds)]
     maps = []
-    for layer, other, shape in zip(state.kept, shown.kept, shapes, strict=True):
+    ranks = ranks_of(options)
+    for layer, other, shape, rank in zip(state.kept, shown.kept, shapes, ranks, strict=True):
         divided = Divided(strategy, partition_of(options.subspace, shape))
         vectors, others = (list(divided.partition.rows(Rows(x))) for x in (layer, other))
         maps.append(divided.held_out(vectors, folds, rank, others))
@@ -165,12 +174,12 @@ def _complete(
     photos: Sequence[Path],
     options: FitOptions,
     strategy: Strategy,
-    rank: Rank,
+    ranks: Sequence[Rank],
 ) -> tuple[State, list[list[Subspace]], list[Floats], int]:
     """Also the state with its scenes and folds, and how many folds there are."""
     subspaces, maps = [], []
     folds: list[np.ndarray] = []
-    for layer, shape in zip(state.kept, shapes, strict=True):
+    for layer, shape, rank in zip(state.kept, shapes, ranks, strict=True):
         rows = Rows(layer)
         divided = Divided(strategy, partition_of(options.subspace, shape))
         vectors = list(divided.partition.rows(rows))
@@ -195,7 +204,7 @@ def _complete(
 
 
 def _sketched(
-    state: State, shapes: Sequence[FeatureShape], rank: Rank
+    state: State, shapes: Sequence[FeatureShape], ranks: Sequence[Rank]
 ) -> tuple[list[Subspace], list[Floats], int]:
     assert state.folds is not None
     used = [fold for fold in range(FOLDS) if state.sketches[0][fold].count]
@@ -205,7 +214,8 @@ def _sketched(
             "of other parts, or say with --groups none that they are different ones"
         )
     subspaces, maps = [], []
-    for layer, shape, every in zip(state.kept, shapes, state.sketches, strict=True):
+    layers = zip(state.kept, shapes, state.sketches, ranks, strict=True)
+    for layer, shape, every, rank in layers:
         sketches = [every[fold] for fold in used]
         subspaces.append(merge(sketches).subspace(rank))
         found = np.empty((len(layer), shape.height, shape.width))

@@ -54,6 +54,9 @@ class FitOptions:
     """Fraction of the variance that the subspace holds, in (0, 1]."""
     components: int | None = None
     """Number of components; overrides `variance`."""
+    max_components: dict[str, int] | None = None
+    """Layers whose `whole` subspace has no more components than this, whatever `variance` asks for;
+    None = the backbone's own default, empty = no limit."""
     subspace: str = "whole"
     """What is a vector: ``whole`` images, ``local`` cells, or ``regions`` (of R x R:
     ``regions:R``)."""
@@ -102,6 +105,9 @@ class FitOptions:
             raise UsageError(f"layers must differ, got {', '.join(self.layers)}")
         if self.components is not None and self.components < 1:
             raise UsageError(f"components must be at least 1, got {self.components}")
+        for layer, most in (self.max_components or {}).items():
+            if most < 1:
+                raise UsageError(f"max_components of {layer} must be at least 1, got {most}")
         if self.pool is not None and self.pool < 1:
             raise UsageError(f"pool must be at least 1, got {self.pool}")
         if self.size is not None and not all(32 <= side <= 4096 for side in self.size):

@@ -6,7 +6,7 @@ torchvision, then in timm.
 
 import difflib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import timm
@@ -42,6 +42,8 @@ class BackboneSpec:
     """Side of the average-pooling window over each tap."""
     overlap: tuple[str, ...] = ()
     """Taps whose pooling windows reach further and overlap."""
+    max_components: dict[str, int] = field(default_factory=dict)
+    """Taps that do better with no more components than this."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     """RGB, on the 0..255 scale."""
     std: tuple[float, ...] = IMAGENET_STD
@@ -55,6 +57,7 @@ def _lite(name: str) -> BackboneSpec:
         f"tf_{name}",
         ("blocks.3", "blocks.5.2"),
         overlap=("blocks.5.2",),
+        max_components={"blocks.5.2": 80},
         mean=(127.0,) * 3,
         std=(128.0,) * 3,
     )

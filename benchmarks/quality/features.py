@@ -115,6 +115,8 @@ def refitted(
         Scene of each photo, (N,).
     """
     asked = replace(options, layers=base.backbone.layers, pool_overlap=base.options.pool_overlap)
+    if asked.max_components is None:
+        asked = replace(asked, max_components=base.options.max_components)
     plan = base.plan if asked.method == "auto" else replace(base.plan, method=asked.method)
     known = replace(State.of(rows), groups=groups)
     return replace(base, options=asked, plan=plan, photos=list(photos)).refit(known)

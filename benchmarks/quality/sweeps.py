@@ -42,7 +42,8 @@ LAYERS = (
     ("blocks.2", "blocks.3", "blocks.4"), ("blocks.3", "blocks.4", "blocks.5.2"),
 )  # fmt: skip
 AFTER_FEATURES = (
-    "method", "subspace", "variance", "components", "score", "relative", "groups", "fpr"
+    "method", "subspace", "variance", "components", "max_components", "score", "relative",
+    "groups", "fpr",
 )  # fmt: skip
 SLOW = ("method",)
 """Sweeps on the given split alone: autoencoders take minutes."""
@@ -73,6 +74,7 @@ def points(*, quick: bool = False) -> dict[str, list[Point]]:
         "layers": ("layers", list(layers)[::5] if quick else layers),
         "pool": ("pool", POOLS[1:] if quick else POOLS),
         "pool_overlap": ("pool_overlap", (default_overlap(), ())),
+        "max_components": ("max_components", (default_limits(), {})),
         "relative": ("relative", (True, False)),
         "subspace": ("subspace", ("whole", "regions", "local")),
         "backbone": ("backbone", BACKBONES[:2] if quick else BACKBONES),
@@ -94,7 +96,14 @@ def default_overlap() -> tuple[str, ...]:
     return backbone_spec(DEFAULT.backbone).overlap
 
 
+def default_limits() -> dict[str, int]:
+    """The taps of the default backbone that have a limit of components, and which."""
+    return backbone_spec(DEFAULT.backbone).max_components
+
+
 def _label(value: object) -> str:
+    if isinstance(value, dict):
+        value = tuple(f"{layer}: {most}" for layer, most in value.items())
     if isinstance(value, tuple):
         return " + ".join(value) or "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
@@ -313,6 +322,7 @@ def measure(
             "variance": str(DEFAULT.variance),
             "score": DEFAULT.score,
             "pool_overlap": _label(default_overlap()),
+            "max_components": _label(default_limits()),
             "relative": _label(DEFAULT.relative),
             "subspace": DEFAULT.subspace,
             "method": "pca",

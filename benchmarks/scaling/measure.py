@@ -52,7 +52,7 @@ def measure(case: Case) -> dict[str, Any]:
     from fre_edge.strategies.choose import make_strategy
 
     method = METHODS[case.route]
-    options = FitOptions(method=method, components=case.components)
+    options = FitOptions(layers=("synthetic",), method=method, components=case.components)
     shapes = [FeatureShape(case.dimension // 16, 4, 4)]
     source = Synthetic(case.dimension)
     next(source.blocks(BLOCK))  # what making them takes is there before

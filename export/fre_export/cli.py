@@ -88,6 +88,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="L[,L]",
         help="layers whose pooling windows reach further and overlap; '' for none",
     )
+    model.add_argument(
+        "--max-components",
+        type=_numbers,
+        metavar="L=K[,L=K]",
+        help="layers with no more components than this, whatever --variance asks for; '' for none",
+    )
     rank = model.add_mutually_exclusive_group()
     rank.add_argument(
         "--variance",
@@ -189,6 +195,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _numbers(text: str) -> dict[str, int]:
+    pairs = [name.partition("=") for name in _names(text)]
+    if not all(name and number.isdecimal() for name, _, number in pairs):
+        raise argparse.ArgumentTypeError(f"expected LAYER=NUMBER[,LAYER=NUMBER], got {text}")
+    return {name: int(number) for name, _, number in pairs}
+
+
 def _size(text: str) -> tuple[int, int]:
     try:
         sides = [int(side) for side in text.lower().split("x")]
@@ -259,7 +272,7 @@ def _fit_options(args: argparse.Namespace) -> FitOptions:
     given = {field.name: getattr(args, field.name, None) for field in fields(FitOptions)}
     chosen = {name: value for name, value in given.items() if value is not None}
     if "layers" in chosen:  # what went with those of the model does not go with others
-        base = replace(base, pool_overlap=None)
+        base = replace(base, pool_overlap=None, max_components=None)
     if "method" in chosen:
         base = replace(base, warm_start=False)
     chosen["view"] = _view(args, base.view)

@@ -24,13 +24,21 @@ def run(*argv):
 
 def test_parses_every_option():
     line = "photos --out=m --layers=a,b --size=128x256 --components=7 --io=float --groups=none"
-    line += " --precision=bf16,int8"
+    line += " --precision=bf16,int8 --max-components=a=3,b=64"
     args = parse_args(line.split(" "))
     assert args.layers == ("a", "b")
     assert args.size == (128, 256)
     assert (args.components, args.io, args.groups) == (7, "float", "none")
     assert args.precision == "bf16,int8"
+    assert args.max_components == {"a": 3, "b": 64}
     assert parse_args(["photos", "--out=m"]).precision == "fp32"
+
+
+@pytest.mark.parametrize("text", ["64", "layer1", "layer1=", "=4", "layer1=4,many", "layer1=-1"])
+def test_limits_of_components_are_given_by_layer(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_args(["photos", "--out=m", f"--max-components={text}"])
+    assert f"expected LAYER=NUMBER[,LAYER=NUMBER], got {text}" in capsys.readouterr().err
 
 
 def test_writes_a_model_and_says_what_to_do_next(category, tmp_path, capsys, caplog):

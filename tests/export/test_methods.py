@@ -120,6 +120,8 @@ def test_an_update_takes_over_what_is_not_given(monkeypatch):
     assert chosen("--max-pixels", "9").max_pixels == 9
     assert not chosen("--method", "pca").warm_start
     assert chosen("--variance", "0.8").components is None
+    assert chosen("--max-components", "layer1=3").max_components == {"layer1": 3}
+    assert chosen("--layers", "layer2").max_components is None
 
 
 def test_updates_from_the_command_line_as_the_model_was_fitted(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fre_edge import FitOptions, fit, learning
+from fre_edge.job import prepare
 from fre_edge.state import State
 from fre_runtime.errors import DataError, UsageError
 from fre_runtime.image import encode_image
@@ -121,6 +122,31 @@ def test_more_components_than_photos_allow(folder):
         fit(folder, dataclasses.replace(OPTIONS, components=12))
 
 
+def test_a_layer_has_no_more_components_than_allowed(folder):
+    def components(**changes):
+        options = dataclasses.replace(OPTIONS, layers=("layer1", "layer2"), variance=0.99)
+        fitted = fit(folder, dataclasses.replace(options, **changes))
+        return [len(subspaces[0].components) for subspaces in fitted.subspaces]
+
+    free = components()
+    assert min(free) > 3
+    limit = {"max_components": {"layer2": 3}}
+    assert components(**limit) == [free[0], 3]
+    assert components(**limit, method="incremental") == [free[0], 3]
+    assert components(**limit, method="randomized") == [free[0], 3]
+    assert components(**limit, components=5) == [5, 5]  # a number is a number
+
+
+def test_the_default_backbone_limits_its_deepest_layer():
+    job = prepare([], FitOptions())
+    assert job.options.max_components == {"blocks.5.2": 80}
+    assert prepare([], FitOptions(layers=("blocks.3",))).options.max_components == {}
+    assert prepare([], FitOptions(max_components={})).options.max_components == {}
+    assert [rank.most for rank in learning.ranks_of(job.options)] == [None, 80]
+    parts = dataclasses.replace(job.options, subspace="regions")
+    assert [rank.most for rank in learning.ranks_of(parts)] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -128,6 +154,8 @@ def test_more_components_than_photos_allow(folder):
         ({"variance": 1.5}, "got 1.5"),
         ({"fpr": 1.0}, "fpr must lie between 0.000001 and 1, got 1.0"),
         ({"components": 0}, "components must be at least 1, got 0"),
+        ({"max_components": {"layer1": 0}}, "max_components of layer1 must be at least 1, got 0"),
+        ({"max_components": {"layer9": 4}}, "max_components names 'layer9', which is not tapped"),
         ({"pool": 0}, "pool must be at least 1, got 0"),
         ({"size": (8, 64)}, r"size must lie in 32..4096 pixels, got \(8, 64\)"),
         ({"score": "mean"}, "score 'mean' does not exist"),
