@@ -1,7 +1,6 @@
 """What machine and which versions a figure was measured on."""
 
 import datetime
-import importlib.metadata
 import os
 import platform
 import sys
@@ -39,6 +38,9 @@ def environment() -> dict[str, Any]:
 
 def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Versions of those ``packages`` that are installed."""
+    # Here, because it loads all of `email`, and resident memory is asked for without versions.
+    import importlib.metadata
+
     versions = {}
     for package in packages:
         try:

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,6 +21,9 @@ def ordered_map(
     ``call`` is raised in its item's turn; one of ``items`` after the results of the items before
     it. ``prepare`` runs once in each worker.
     """
+    # Here, because whoever scores one photo at a time needs neither them nor the logging they load.
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, "fre-ordered", initializer=prepare)
     iterator = iter(items)

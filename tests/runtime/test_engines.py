@@ -1,10 +1,13 @@
 """The engines themselves, below the detector."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from fre_runtime.engines import ENGINES
-from fre_runtime.engines.loading import open_engine
+from fre_runtime.engines.base import Settings
+from fre_runtime.engines.loading import load_engine, open_engine
 from fre_runtime.errors import EngineError
 from fre_runtime.image import read_image
 from fre_runtime.model_dir import GOLDEN_IMAGE, open_model_dir
@@ -34,3 +37,12 @@ def test_an_engine_reads_any_layout_and_leaves_the_batch_alone(uint8_model, name
     got = engine.run(strided)
     np.testing.assert_array_equal(got.anomaly_map, expected.anomaly_map)
     np.testing.assert_array_equal(strided, batch)
+
+
+@pytest.mark.parametrize("weights", [None, b"", b"short"])
+def test_openvino_refuses_a_graph_without_its_weights(uint8_model, tmp_path, weights):
+    shutil.copy(uint8_model.path / "openvino/model.xml", tmp_path)
+    if weights is not None:
+        (tmp_path / "model.bin").write_bytes(weights)
+    with pytest.raises(EngineError, match=r"model\.xml: OpenVINO refuses it"):
+        load_engine("openvino", tmp_path / "model.xml", uint8_model.card.graph, Settings(1))
