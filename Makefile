@@ -63,7 +63,7 @@ bench: demo quality
 	$(if $(PARTS),$(BIN)/python benchmarks/thresholds.py $(PARTS))
 	$(BIN)/python benchmarks/rounding.py build/demo/data
 	$(BIN)/python -m benchmarks.scaling --photos build/demo/data
-	$(BIN)/python benchmarks/footprint.py build/demo/model docs/gallery.png
+	$(BIN)/python benchmarks/footprint.py build/demo/model
 	$(BIN)/python benchmarks/image.py
 	$(BIN)/python benchmarks/live.py build/demo/data/test/defective/cell0001.png build/demo/model
 	$(BIN)/fre-bench build/demo/model --gate build/demo/data \
