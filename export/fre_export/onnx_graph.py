@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fre_edge.features import FeatureExtractor, FeatureShape
 from fre_edge.fre import Head
+from fre_export.passes.convolve_rows import convolve_rows
 from fre_export.passes.dequantize_input import dequantize_input
 from fre_export.passes.integer_products import integer_products
 from fre_export.passes.sum_squares import sum_squares
@@ -99,7 +100,8 @@ def for_onnxruntime(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    if integer_products(changed.graph):
+    passes = (convolve_rows(changed.graph), integer_products(changed.graph))
+    if any(passes):
         onnx.checker.check_model(changed, full_check=True)
     return changed
 
