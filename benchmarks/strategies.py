@@ -45,7 +45,7 @@ def lacking(x: np.ndarray, energy: float, best: float, subspace: Subspace) -> fl
 
 def of_sklearn(fitted: PCA | IncrementalPCA) -> Subspace:
     mean, components = (a.astype(np.float32) for a in (fitted.mean_, fitted.components_))
-    return Subspace(mean, components, np.zeros(0), 0.0)
+    return Subspace(mean, components, np.zeros(0), 0.0, 0.0)
 
 
 def pairs(k: int, batch: int) -> dict[str, tuple[Callable, Callable]]:

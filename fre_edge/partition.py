@@ -25,6 +25,7 @@ from torch import Tensor
 from fre_edge.features import FeatureShape
 from fre_edge.options import regions_of
 from fre_edge.strategies.base import (
+    DegenerateError,
     Features,
     Floats,
     Folds,
@@ -201,7 +202,15 @@ class Divided:
 
     def fit(self, parts: Sequence[Rows], rank: Rank) -> list[Subspace]:
         """One subspace for each of ``parts``, as `Partition.rows` gives them."""
-        return [self._suited(rows).fit(rows, rank) for rows in parts]
+        try:
+            return [self._suited(rows).fit(rows, rank) for rows in parts]
+        except DegenerateError as error:
+            if len(parts) == 1:
+                raise
+            raise DegenerateError(
+                f"one of the {len(parts)} regions shows the same in all photos ({error}); is there "
+                "a border, or padding? Take fewer regions, or --subspace whole"
+            ) from error
 
     def held_out(
         self,

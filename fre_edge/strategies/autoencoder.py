@@ -155,7 +155,7 @@ def _orthonormal(model: _Coder, start: Subspace, rows: Rows, energy: float) -> S
     components = (basis @ vectors).T.astype(np.float32)
     components *= signs(components)[:, None]
     captured = float(eigenvalues.sum()) / energy
-    return Subspace(start.mean, components, eigenvalues, captured)
+    return Subspace(start.mean, components, eigenvalues, energy, captured)
 
 
 @torch.inference_mode()
@@ -172,6 +172,7 @@ def _folded(model: _Coder, start: Subspace, scale: float) -> Subspace:
         (start.mean + shift).astype(np.float32),
         encoder.copy(),
         start.spectrum,
+        start.energy,
         0.0,
         decoder=np.ascontiguousarray(decoder),
         bias=(encoder @ shift).astype(np.float32),

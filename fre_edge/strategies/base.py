@@ -25,6 +25,10 @@ FEW_ROWS = 1024
 """Rows worked on at a time where all of them would take too much memory."""
 
 
+class DegenerateError(DataError):
+    """The rows are too few, or too much alike, to have a direction."""
+
+
 @dataclass(frozen=True)
 class Rank:
     """How many components to keep: a fraction of the variance, or a number."""
@@ -61,7 +65,7 @@ class Rank:
     def check(self, count: int) -> None:
         """Raise `DataError` where ``count`` rows cannot give so many components."""
         if count < 2:
-            raise DataError(f"{count} rows of features; at least 2 different ones are needed")
+            raise DegenerateError(f"{count} rows of features; at least 2 different ones are needed")
         if self.components is not None and self.components > count - 1:
             raise DataError(
                 f"{self.components} components asked for, {count} images give at most {count - 1}; "
@@ -76,10 +80,10 @@ def numerical_rank(eigenvalues: Floats) -> int:
 
 
 def check_varies(largest: float, mean: Floats, count: int) -> None:
-    """Raise `DataError` where the largest eigenvalue of the scatter is mere rounding."""
+    """Raise `DegenerateError` where the largest eigenvalue of the scatter is mere rounding."""
     scale = float(np.square(mean).sum()) + largest / count
     if largest <= scale * 1e-12:
-        raise DataError(
+        raise DegenerateError(
             f"the {count} images give the same features (zero variance): are they blank, or "
             "copies of one photo? Add photos of different good parts"
         )
@@ -111,8 +115,10 @@ class Subspace:
     spectrum
         Eigenvalues of the scatter matrix Xc^T Xc as far as the strategy knows them, float64,
         descending; divided by N - 1 they are the variances along the principal directions.
+    energy
+        Trace of the scatter matrix: the variance of all N rows, times N - 1.
     captured
-        Fraction of the variance that the k components hold.
+        Fraction of it that the k components hold.
     shortfall
         What `captured` may lack at most of the best possible k components: 0 where it is exact; a
         bound for `incremental`, an estimate for `randomized`, against PCA for the autoencoders.
@@ -125,16 +131,11 @@ class Subspace:
     mean: Features
     components: Features
     spectrum: Floats
+    energy: float
     captured: float
     shortfall: float = 0.0
     decoder: Features | None = None
     bias: Features | None = None
-
-    @property
-    def energy(self) -> float:
-        """Trace of the scatter matrix: the variance of all N rows, times N - 1."""
-        k = len(self.components)
-        return float(self.spectrum[:k].sum()) / self.captured if k else 0.0
 
     def residuals(self, rows: Features) -> Floats:
         """Return e = u - u' of each row, float64 (N, D)."""
@@ -253,7 +254,7 @@ def refit_maps(
         rest = rows.without(held_out)
         try:
             subspace = strategy.fit(rest, rank.within(len(rest)))
-        except DataError:  # too few, or all alike, though the rows as a whole are not
+        except DegenerateError:  # though the rows as a whole are not
             subspace = point(rest.mean())
         maps[held_out] = subspace.error_maps(shown.take(held_out), shape)
     return maps
@@ -262,7 +263,7 @@ def refit_maps(
 def point(mean: Floats) -> Subspace:
     """Where rows do not vary: their mean alone."""
     empty = np.empty((0, len(mean)), np.float32)
-    return Subspace(mean.astype(np.float32), empty, np.zeros(0), 0.0)
+    return Subspace(mean.astype(np.float32), empty, np.zeros(0), 0.0, 0.0)
 
 
 def gram(features: Features) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from fre_edge.state import SAMPLE_BYTES
 from fre_edge.strategies.base import TILE, Rank, Strategy
 from fre_edge.strategies.incremental import Incremental, sketch_rows
 from fre_edge.strategies.pca import LARGE, Pca
-from fre_edge.strategies.randomized import FIRST, Randomized
+from fre_edge.strategies.randomized import PLANNED, Randomized, sketch_bytes
 from fre_runtime.errors import OutputError
 
 MOST_EXACT = 20_000
@@ -98,8 +98,8 @@ def memory_needed(
     if options.view.tile and options.groups == "auto" and method != "pca":
         features += 16 * photos**2  # scenes are told apart by all tiles at once
     if method == "randomized":
-        size = options.components or min(4 * FIRST, k)
-        return features + 4 * (4 * size * widest + sum(dimensions) * k)
+        size = options.components or min(PLANNED, k)
+        return features + sketch_bytes(size, widest) + 4 * sum(dimensions) * k
     gram = 8 * photos**2 * (6 if photos < LARGE else 4) + 12 * photos * TILE
     weights = 4 * k * sum(dimensions)
     if method == "pca":

@@ -11,6 +11,7 @@ import numpy as np
 
 from fre_edge.features import FeatureShape
 from fre_edge.strategies.base import (
+    DegenerateError,
     Features,
     Floats,
     Folds,
@@ -77,8 +78,9 @@ class Moments:
             )
         components: Features = np.ascontiguousarray(vectors[:, :k].T, np.float32)
         components *= signs(components)[:, None]
-        captured = float(eigenvalues[:k].sum() / eigenvalues.sum())
-        return Subspace(self.mean.astype(np.float32), components, eigenvalues, captured)
+        energy = float(eigenvalues.sum())
+        captured = float(eigenvalues[:k].sum()) / energy
+        return Subspace(self.mean.astype(np.float32), components, eigenvalues, energy, captured)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Covariance:
             rest = Moments.sum(part for j, part in enumerate(moments) if j != i)
             try:
                 subspace = rest.subspace(rank.within(rest.count))
-            except DataError:  # too few, or all alike, though the rows as a whole are not
+            except DegenerateError:  # though the rows as a whole are not
                 subspace = point(rest.mean)
             maps[fold] = subspace.error_maps(rows.take(fold), shape)
         return maps

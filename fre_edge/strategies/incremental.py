@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fre_edge.features import FeatureShape
-from fre_edge.strategies.base import Floats, Folds, Rank, Rows, Subspace, point
+from fre_edge.strategies.base import DegenerateError, Floats, Folds, Rank, Rows, Subspace, point
 from fre_edge.strategies.sketch import Sketch, Sketcher, merge
-from fre_runtime.errors import DataError
 
 ROWS = 256
 """Rows of a fold's sketch where a share of the variance is asked for."""
@@ -56,6 +55,6 @@ def subspaces_without(sketches: list[Sketch], rank: Rank) -> list[Subspace]:
         rest = merge(sketches[:fold] + sketches[fold + 1 :])
         try:
             found.append(rest.subspace(rank.within(rest.count)))
-        except DataError:  # too few, or all alike, though all folds together are not
+        except DegenerateError:  # though all folds together are not
             found.append(point(rest.mean))
     return found

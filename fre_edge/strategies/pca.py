@@ -58,13 +58,13 @@ def fit_pca(features: Features, mean: Floats, matrix: Floats, rank: Rank) -> Sub
         When the features do not vary, or more components are asked for than N - 1.
     """
     rank.check(len(features))
-    total = float(np.trace(matrix))
+    energy = float(np.trace(matrix))
     eigenvalues, vectors = eigh_descending(matrix, rank.bound)
     check_varies(eigenvalues[0], mean, len(features))
-    k = rank.choose(eigenvalues, total)
+    k = rank.choose(eigenvalues, energy)
     components = directions(features, mean, eigenvalues, vectors, k)
-    captured = min(1.0, float(eigenvalues[:k].sum()) / total)
-    return Subspace(mean.astype(np.float32), components, eigenvalues, captured)
+    captured = min(1.0, float(eigenvalues[:k].sum()) / energy)
+    return Subspace(mean.astype(np.float32), components, eigenvalues, energy, captured)
 
 
 def directions(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fre_edge.features import FeatureShape
+from fre_edge.memory import check_memory
 from fre_edge.strategies.base import (
     Features,
     Floats,
@@ -32,8 +33,15 @@ OVERSAMPLING = 16
 """Directions beyond k; a few are enough with the second iteration."""
 FIRST = 128
 """Directions tried first where a share of the variance is asked for; doubled until it is held."""
+PLANNED = 4 * FIRST
+"""Directions that a plan counts on; for more, memory is asked for when it comes to that."""
 TESTS = 6
 """Gaussian test vectors: the estimate is too low with a probability of 10^-6."""
+
+
+def sketch_bytes(size: int, dimension: int) -> int:
+    """Memory for so many directions: random vectors, their image, its basis, what it misses."""
+    return 4 * 4 * size * dimension
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,19 @@ class Randomized:
         mean, energy = _moments(rows)
         check_varies(energy / min(len(rows) - 1, rows.dimension), mean, len(rows))
         full = min(len(rows) - 1, rows.dimension)
-        size = (rank.bound + OVERSAMPLING) if rank.bound else FIRST
+        enough = full if rank.bound is None else min(full, rank.bound + OVERSAMPLING)
+        size = FIRST if rank.components is None else enough
         while True:
-            size = min(size, full)
+            size = min(size, enough)
+            if size > PLANNED:
+                check_memory(
+                    sketch_bytes(size, rows.dimension),
+                    f"looking for {size} of {full} directions at random",
+                    "give less --variance, fewer --components, or take --method incremental",
+                )
             basis, eigenvalues, vectors, missed = self._iterate(rows, mean, size)
             held = float(eigenvalues.sum()) / energy
-            if size == full or rank.bound or held * 0.98 >= rank.variance:
+            if size == enough or held * 0.98 >= rank.variance:
                 break
             size *= 2
         k = rank.choose(eigenvalues, energy)
@@ -68,7 +83,8 @@ class Randomized:
             missed / energy,
         )
         shortfall = max(0.0, min(1 - held, k * missed / energy))
-        return Subspace(mean.astype(np.float32), components, eigenvalues, captured, shortfall)
+        mean32 = mean.astype(np.float32)
+        return Subspace(mean32, components, eigenvalues, energy, captured, shortfall)
 
     def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
         """See `Strategy`."""

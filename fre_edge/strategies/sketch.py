@@ -115,7 +115,7 @@ class Sketch:
         captured = float(eigenvalues[:k].sum()) / total
         shortfall = min(self.discarded, k * self.bound) / total
         mean = self.mean.astype(np.float32)
-        return Subspace(mean, components, eigenvalues, captured, shortfall)
+        return Subspace(mean, components, eigenvalues, total, captured, shortfall)
 
 
 def merge(sketches: Sequence[Sketch], limit: int | None = None) -> Sketch:

@@ -159,3 +159,12 @@ def test_what_is_streamed_cannot_be_divided(tmp_path, make_folder):
     folder = make_folder(tmp_path, 6)
     with pytest.raises(UsageError, match="needs the features of all photos, method incremental"):
         fit(folder, dataclasses.replace(OPTIONS, method="incremental"))
+
+
+def test_a_window_that_shows_the_same_in_all_photos_is_named(features):
+    grid = features.reshape(-1, *SHAPE).copy()
+    grid[:, :, :2, :2] = 7.0  # padding
+    divided = Divided(Pca(), partition_of("regions", SHAPE))
+    parts = list(divided.partition.rows(Rows(grid.reshape(len(grid), -1))))
+    with pytest.raises(DataError, match="one of the 4 regions shows the same .* fewer regions"):
+        divided.fit(parts, Rank(0.9))

@@ -1,11 +1,14 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from fre_edge.options import FitOptions
 from fre_edge.strategies import choose as module
 from fre_edge.strategies.autoencoder import Autoencoder
+from fre_edge.strategies.base import Rank, Rows
 from fre_edge.strategies.choose import choose, make_strategy, memory_needed
+from fre_edge.strategies.randomized import PLANNED, Randomized
 from fre_runtime.errors import MemoryLimitError, OutputError, UsageError
 from fre_runtime.geometry import View
 
@@ -85,3 +88,14 @@ def test_methods_are_made_by_name():
     with pytest.raises(UsageError, match="warm_start is for tied-ae and ae"):
         FitOptions(warm_start=True).check()
     assert module.MOST_EXACT < 10**5
+
+
+@pytest.mark.parametrize(("rank", "directions"), [(Rank(0.999), 599), (Rank(0.999, most=540), 556)])
+def test_directions_beyond_the_plan_are_asked_for_when_they_come(monkeypatch, rank, directions):
+    rows = Rows(np.random.default_rng(0).normal(size=(600, 700)).astype(np.float32))
+    whole = Randomized().fit(rows, rank)
+    assert len(whole.components) > PLANNED
+    monkeypatch.setattr("fre_edge.memory.free_memory", lambda: 5_000_000)
+    with pytest.raises(MemoryLimitError, match=f"looking for {directions} of 599 directions"):
+        Randomized().fit(rows, rank)
+    assert len(Randomized().fit(rows, Rank(0.05, most=540)).components) < 100  # few suffice

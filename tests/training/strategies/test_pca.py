@@ -79,7 +79,7 @@ def test_no_more_components_than_allowed_for_the_variance(features, variance):
     k = min(5, len(free.components))
     np.testing.assert_allclose(limited.components, free.components[:k], atol=1e-6)
     assert limited.captured == pytest.approx(free.spectrum[:k].sum() / free.spectrum.sum())
-    assert limited.energy == pytest.approx(free.spectrum.sum())
+    assert limited.energy == pytest.approx(free.energy) == pytest.approx(free.spectrum.sum())
 
 
 @pytest.mark.parametrize("rank", [Rank(1.0, 20), Rank(0.5, most=20), Rank(0.999, most=20)])

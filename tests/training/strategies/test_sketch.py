@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fre_edge.strategies.base import Rank, Rows
+from fre_edge.strategies.incremental import subspaces_without
 from fre_edge.strategies.pca import Pca
 from fre_edge.strategies.sketch import Sketch, Sketcher, merge
 from fre_runtime.errors import DataError
@@ -98,3 +99,18 @@ def test_shards_of_any_size_merge(features):
 def test_more_components_than_a_cut_sketch_holds_are_refused(features):
     with pytest.raises(DataError, match="30 components asked for, .* 400 photos holds 16"):
         sketch_of(features, 16, 1).subspace(Rank(1.0, 30))
+
+
+def test_folds_that_hold_too_little_are_refused_and_not_scored_by_their_mean(features):
+    sketches = [sketch_of(part, 8, 1) for part in np.array_split(features, 5)]
+    assert [len(s.components) for s in subspaces_without(sketches, Rank(1.0, 30))] == [30] * 5
+    merge(sketches).subspace(Rank(1.0, 40))  # all of them hold as many, four do not
+    with pytest.raises(DataError, match="40 components asked for, the state of the 320 photos"):
+        subspaces_without(sketches, Rank(1.0, 40))
+
+
+def test_folds_that_show_nothing_are_scored_by_their_mean(features):
+    same = np.repeat(features[:1], 5, 0)
+    found = subspaces_without([Sketch.of(same), Sketch.of(features)], Rank(1.0, 3))
+    assert [len(subspace.components) for subspace in found] == [3, 0]
+    np.testing.assert_allclose(found[1].mean, features[0], rtol=1e-6)
