@@ -85,7 +85,7 @@ def prepare(images: str | Path | Sequence[Path] | None, options: FitOptions) -> 
         options,
         layers=backbone.layers,
         pool_overlap=_pool_overlap(backbone, options),
-        max_components=_max_components(backbone, options),
+        max_components=max_components(backbone, options),
         view=on_photos(options.view, paths, options.max_pixels),
     )
     pool = backbone.spec.pool if options.pool is None else options.pool
@@ -101,8 +101,11 @@ def _pool_overlap(backbone: Backbone, options: FitOptions) -> tuple[str, ...]:
     return options.pool_overlap
 
 
-def _max_components(backbone: Backbone, options: FitOptions) -> dict[str, int]:
+def max_components(backbone: Backbone, options: FitOptions) -> dict[str, int]:
+    """Limits of the layers of ``backbone``: those of ``options``, or its own where they apply."""
     if options.max_components is None:
+        if options.subspace != "whole" or options.components is not None:
+            return {}
         known = backbone.spec.max_components
         return {layer: known[layer] for layer in backbone.layers if layer in known}
     _check_tapped("max_components", options.max_components, backbone)

@@ -97,7 +97,7 @@ def learn(
 
 def ranks_of(options: FitOptions) -> list[Rank]:
     """How many components each layer of ``options`` gets."""
-    limits = (options.max_components or {}) if options.subspace == "whole" else {}
+    limits = options.max_components or {}
     return [
         Rank(options.variance, options.components, limits.get(layer)) for layer in options.layers
     ]

@@ -55,8 +55,8 @@ class FitOptions:
     components: int | None = None
     """Number of components; overrides `variance`."""
     max_components: dict[str, int] | None = None
-    """Layers whose `whole` subspace has no more components than this, whatever `variance` asks for;
-    None = the backbone's own default, empty = no limit."""
+    """Layers whose ``whole`` subspace has no more components than this, whatever `variance` asks
+    for; None = the backbone's own default, empty = no limit."""
     subspace: str = "whole"
     """What is a vector: ``whole`` images, ``local`` cells, or ``regions`` (of R x R:
     ``regions:R``)."""
@@ -108,6 +108,13 @@ class FitOptions:
         for layer, most in (self.max_components or {}).items():
             if most < 1:
                 raise UsageError(f"max_components of {layer} must be at least 1, got {most}")
+        if self.max_components and self.subspace != "whole":
+            raise UsageError(
+                f"max_components is for whole subspaces, the subspace is {self.subspace}; leave it "
+                "out or take less variance"
+            )
+        if self.max_components and self.components is not None:
+            raise UsageError("give components or max_components, not both")
         if self.pool is not None and self.pool < 1:
             raise UsageError(f"pool must be at least 1, got {self.pool}")
         if self.size is not None and not all(32 <= side <= 4096 for side in self.size):

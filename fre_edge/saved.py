@@ -109,6 +109,7 @@ class Saved:
         saved: dict[str, Any] = json.loads(notes["options"])
         lists = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
         saved["view"] = View(**saved["view"])
+        saved.setdefault("max_components", {})  # before there were limits
         state = State.from_tensors(tensors, identity.layers)
         return cls(name, identity, FitOptions(**(saved | lists)), state, golden)
 

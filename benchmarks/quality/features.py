@@ -16,6 +16,7 @@ import fre_edge
 import fre_runtime
 from fre_edge import Fit, FitOptions, fit
 from fre_edge.extraction import extract, trunk_for
+from fre_edge.job import max_components
 from fre_edge.state import State
 from fre_runtime.groups import Groups
 from fre_runtime.photos import PhotoReader
@@ -114,9 +115,12 @@ def refitted(
     groups
         Scene of each photo, (N,).
     """
-    asked = replace(options, layers=base.backbone.layers, pool_overlap=base.options.pool_overlap)
-    if asked.max_components is None:
-        asked = replace(asked, max_components=base.options.max_components)
+    asked = replace(
+        options,
+        layers=base.backbone.layers,
+        pool_overlap=base.options.pool_overlap,
+        max_components=max_components(base.backbone, options),
+    )
     plan = base.plan if asked.method == "auto" else replace(base.plan, method=asked.method)
     known = replace(State.of(rows), groups=groups)
     return replace(base, options=asked, plan=plan, photos=list(photos)).refit(known)

@@ -45,6 +45,7 @@ AFTER_FEATURES = (
     "method", "subspace", "variance", "components", "max_components", "score", "relative",
     "groups", "fpr",
 )  # fmt: skip
+UNLIMITED: dict[str, Any] = {"max_components": {}}
 SLOW = ("method",)
 """Sweeps on the given split alone: autoencoders take minutes."""
 CUTS = (None, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
@@ -80,10 +81,13 @@ def points(*, quick: bool = False) -> dict[str, list[Point]]:
         "backbone": ("backbone", BACKBONES[:2] if quick else BACKBONES),
         "method": ("method", [method for method in options.METHODS if method != "auto"]),
     }
-    return {
+    found = {
         name: [Point(name, _label(value), {key: value}) for value in values]
         for name, (key, values) in swept.items()
     }
+    # How little k matters is told of all layers, so none is limited there.
+    free = [replace(point, changes=point.changes | UNLIMITED) for point in found["variance"]]
+    return found | {"variance": free}
 
 
 def default_layers() -> tuple[str, ...]:

@@ -92,7 +92,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--max-components",
         type=_numbers,
         metavar="L=K[,L=K]",
-        help="layers with no more components than this, whatever --variance asks for; '' for none",
+        help="layers whose whole subspace has no more components than this, whatever --variance "
+        "asks for; '' for none",
     )
     rank = model.add_mutually_exclusive_group()
     rank.add_argument(
@@ -197,9 +198,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _numbers(text: str) -> dict[str, int]:
     pairs = [name.partition("=") for name in _names(text)]
-    if not all(name and number.isdecimal() for name, _, number in pairs):
-        raise argparse.ArgumentTypeError(f"expected LAYER=NUMBER[,LAYER=NUMBER], got {text}")
-    return {name: int(number) for name, _, number in pairs}
+    numbers = {name: int(number) for name, _, number in pairs if name and number.isdecimal()}
+    if len(numbers) < len(pairs):
+        raise argparse.ArgumentTypeError(
+            f"expected LAYER=NUMBER[,LAYER=NUMBER], each layer once, got {text}"
+        )
+    return numbers
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -272,7 +276,9 @@ def _fit_options(args: argparse.Namespace) -> FitOptions:
     given = {field.name: getattr(args, field.name, None) for field in fields(FitOptions)}
     chosen = {name: value for name, value in given.items() if value is not None}
     if "layers" in chosen:  # what went with those of the model does not go with others
-        base = replace(base, pool_overlap=None, max_components=None)
+        base = replace(base, pool_overlap=None)
+    if chosen.keys() & {"layers", "subspace", "components"}:
+        base = replace(base, max_components=None)
     if "method" in chosen:
         base = replace(base, warm_start=False)
     chosen["view"] = _view(args, base.view)

@@ -34,11 +34,16 @@ def test_parses_every_option():
     assert parse_args(["photos", "--out=m"]).precision == "fp32"
 
 
-@pytest.mark.parametrize("text", ["64", "layer1", "layer1=", "=4", "layer1=4,many", "layer1=-1"])
+@pytest.mark.parametrize(
+    "text", ["64", "layer1", "layer1=", "=4", "layer1=4,many", "layer1=-1", "layer1=4,layer1=5"]
+)
 def test_limits_of_components_are_given_by_layer(text, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse_args(["photos", "--out=m", f"--max-components={text}"])
-    assert f"expected LAYER=NUMBER[,LAYER=NUMBER], got {text}" in capsys.readouterr().err
+    assert (
+        f"expected LAYER=NUMBER[,LAYER=NUMBER], each layer once, got {text}"
+        in capsys.readouterr().err
+    )
 
 
 def test_writes_a_model_and_says_what_to_do_next(category, tmp_path, capsys, caplog):

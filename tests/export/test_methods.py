@@ -35,7 +35,7 @@ def test_an_untied_pair_with_biases_is_reconstructed():
     rng = np.random.default_rng(0)
     mean, bias = rng.normal(size=96).astype(np.float32), rng.normal(size=7).astype(np.float32)
     encoder, decoder = (rng.normal(size=(7, 96)).astype(np.float32) / 10 for _ in range(2))
-    subspace = Subspace(mean, encoder, np.zeros(0), 0.9, decoder=decoder, bias=bias)
+    subspace = Subspace(mean, encoder, np.zeros(0), 1.0, 0.9, decoder=decoder, bias=bias)
     u = rng.normal(size=(4, 96)).astype(np.float32)
     expected = np.square(subspace.residuals(u).reshape(4, 6, 16)).sum(1)
     got, _ = Reconstruction(subspace, FeatureShape(6, 4, 4))(
@@ -121,7 +121,8 @@ def test_an_update_takes_over_what_is_not_given(monkeypatch):
     assert not chosen("--method", "pca").warm_start
     assert chosen("--variance", "0.8").components is None
     assert chosen("--max-components", "layer1=3").max_components == {"layer1": 3}
-    assert chosen("--layers", "layer2").max_components is None
+    for other in (("--layers", "layer2"), ("--components", "5"), ("--subspace", "local")):
+        assert chosen(*other).max_components is None
 
 
 def test_updates_from_the_command_line_as_the_model_was_fitted(

@@ -134,7 +134,6 @@ def test_a_layer_has_no_more_components_than_allowed(folder):
     assert components(**limit) == [free[0], 3]
     assert components(**limit, method="incremental") == [free[0], 3]
     assert components(**limit, method="randomized") == [free[0], 3]
-    assert components(**limit, components=5) == [5, 5]  # a number is a number
 
 
 def test_the_default_backbone_limits_its_deepest_layer():
@@ -143,8 +142,8 @@ def test_the_default_backbone_limits_its_deepest_layer():
     assert prepare([], FitOptions(layers=("blocks.3",))).options.max_components == {}
     assert prepare([], FitOptions(max_components={})).options.max_components == {}
     assert [rank.most for rank in learning.ranks_of(job.options)] == [None, 80]
-    parts = dataclasses.replace(job.options, subspace="regions")
-    assert [rank.most for rank in learning.ranks_of(parts)] == [None, None]
+    for other in ({"subspace": "regions"}, {"components": 100}):
+        assert prepare([], FitOptions(**other)).options.max_components == {}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +154,11 @@ def test_the_default_backbone_limits_its_deepest_layer():
         ({"fpr": 1.0}, "fpr must lie between 0.000001 and 1, got 1.0"),
         ({"components": 0}, "components must be at least 1, got 0"),
         ({"max_components": {"layer1": 0}}, "max_components of layer1 must be at least 1, got 0"),
+        (
+            {"max_components": {"layer1": 4}, "subspace": "local"},
+            "for whole subspaces, .* is local",
+        ),
+        ({"max_components": {"layer1": 4}, "components": 9}, "components or max_components, not"),
         ({"max_components": {"layer9": 4}}, "max_components names 'layer9', which is not tapped"),
         ({"pool": 0}, "pool must be at least 1, got 0"),
         ({"size": (8, 64)}, r"size must lie in 32..4096 pixels, got \(8, 64\)"),

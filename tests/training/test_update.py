@@ -1,6 +1,7 @@
 """Going on: after a kill, with new photos, from several models."""
 
 import dataclasses
+import json
 import logging
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from fre_edge import FitOptions, checkpoint, extraction, fit, fitting, gathering, update
 from fre_edge.checkpoint import clear
 from fre_edge.saved import Saved, save_fit
-from fre_edge.tensors import read_tensors
+from fre_edge.tensors import read_tensors, write_tensors
 from fre_export import ExportOptions, export
 from fre_runtime.errors import ArtifactError, DataError, MemoryLimitError, OutputError, UsageError
 from fre_runtime.image import resize
@@ -127,6 +128,17 @@ def test_there_must_be_something_to_update(uint8_model):
         update([uint8_model.path])
     with pytest.raises(UsageError, match="no model to update"):
         update([])
+
+
+def test_a_model_from_before_there_were_limits_gets_none(writable_model):
+    tensors, notes = read_tensors(writable_model / "fit.safetensors")
+    saved = json.loads(notes["options"])
+    assert saved.pop("max_components") == {}
+    write_tensors(
+        writable_model / "fit.safetensors", tensors, notes | {"options": json.dumps(saved)}
+    )
+    write_manifest(writable_model)
+    assert Saved.read(writable_model).options.max_components == {}
 
 
 def test_a_model_without_a_state_says_so(writable_model, more):

@@ -96,7 +96,8 @@ def config(settings: Settings) -> dict[str, Any]:
 def _map(path: Path) -> tuple[mmap.mmap, openvino.Tensor]:
     """The weights of an IR, mapped; the mapping must outlive whatever is compiled from them.
 
-    Copy on write, because OpenVINO takes writable memory only; nothing writes to it.
+    Copy on write, because OpenVINO takes writable memory only; nothing writes to it. What others
+    write into the file in place shows up here all the same, as in any mapping.
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
