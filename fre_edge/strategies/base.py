@@ -300,6 +300,8 @@ def _add_product(matrix: Floats, tile: Floats) -> None:
 
 def _mirrored(matrix: Floats) -> Floats:
     """Write the lower triangle of ``matrix`` into the upper one as well, in place."""
+    if len(matrix) <= FEW_ROWS:  # one whole product, so both are there
+        return matrix
     for start in range(0, len(matrix), FEW_ROWS):
         rows = slice(start, start + FEW_ROWS)
         matrix[:start, rows] = matrix[rows, :start].T

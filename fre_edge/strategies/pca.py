@@ -74,10 +74,12 @@ def directions(
     # One product in float32, which is what W is: half the time of float64.
     coefficients = (vectors[:, :k] / np.sqrt(eigenvalues[:k])).T.astype(np.float32)
     components = np.empty((k, features.shape[1]), np.float32)
+    # Coefficients add up to 0, so what float32 rounds off the mean cancels.
+    rounded = mean.astype(np.float32)
     for start in range(0, features.shape[1], TILE):
         columns = slice(start, min(start + TILE, features.shape[1]))
         tile = columns_of(features, columns, np.float32)
-        tile -= mean[columns]
+        tile -= rounded[columns]
         components[:, columns] = coefficients @ tile
     components *= signs(components)[:, None]
     return components
