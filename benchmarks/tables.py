@@ -18,6 +18,10 @@ from benchmarks.scaling import tables as scaling
 
 ROOT = Path(__file__).parent.parent
 ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+MOST_RESIDENT = {"openvino": 250, "onnxruntime": 200}
+"""MiB that a process with EfficientNet-Lite0 may take, or 20 more than its bare backbone."""
+MOST_ON_DISK = {"fp32": 10, "int8": 4}
+"""MiB of EfficientNet-Lite0's ONNX file, by precision."""
 SCOPES = {
     "graph": "graph alone, median (95th percentile)",
     "frame": "1200 x 1000 camera frame, resize included",
@@ -160,6 +164,29 @@ def fitting_table(results: Path) -> str:
     return "\n".join(lines)
 
 
+def weight_table(results: Path) -> str:
+    """Start, memory and size beside their targets (`footprint.py`, `limits.py`), as Markdown."""
+    lines = ["| what | measured | target | |", "|---" * 4 + "|"]
+
+    def line(what: str, value: float, unit: str, target: float, why: str = "") -> None:
+        digits = 2 if unit == "s" else 1 if unit == "MiB" else 0
+        told = f"{value:.{digits}f} {unit} | {target:.{digits}f} {unit}{why}"
+        lines.append(f"| {what} | {told} | {_verdict(value <= target)} |")
+
+    for row in load(results, "footprint.json")["results"]:
+        engine = row["engine"]
+        line(f"`import fre_runtime`, {engine} installed", row["import_package_ms"], "ms", 150)
+        line(f"start to the first score, {engine}", row["first_result_ms"] / 1e3, "s", 1)
+        floor = row["bare_backbone_rss_mib"] + 20
+        why = f" (bare backbone {row['bare_backbone_rss_mib']:.1f}, and 20)"
+        target = min(floor, MOST_RESIDENT[engine])
+        line(f"resident memory, {engine}", row["rss_mib"], "MiB", target, why)
+    sizes = load(results, "limits.json")["sizes"]["efficientnet_lite0"]
+    for variant, target in MOST_ON_DISK.items():
+        line(f"ONNX file, {variant}", sizes[variant], "MiB", target)
+    return "\n".join(lines)
+
+
 def peers_table(results: Path) -> str:
     """Rows of `peers/run.py` as Markdown."""
     lines = [
@@ -250,6 +277,7 @@ def main(argv: list[str] | None = None) -> int:
             "limits": limits_table,
             "nodes": nodes_table,
             "fitting": fitting_table,
+            "weight": weight_table,
             "strategies": method.strategies_table,
             "subspaces": method.subspaces_table,
             "thresholds": method.thresholds_table,
