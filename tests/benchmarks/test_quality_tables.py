@@ -35,12 +35,25 @@ def results(row, tmp_path):
 def test_the_headline_gives_draw_0_and_the_mean_and_says_what_leaks(results):
     text = tables.headline_table(results)
     assert (
-        "| `magnetic_tile`, drawn at random | 0.9900 | 0.9800 (0.9700-0.9900) | - | 0.650 | 5.0% "
-        "| 55.0% |" in text
+        "| `magnetic_tile`, drawn at random | 0.9900 | 0.9800 (0.9700-0.9900) | 0.992: **missed** "
+        "| - | 0.650 | 5.0% | 55.0% |" in text
     )
-    assert "| `honest`, 3 groups drawn whole | 0.9000 | 0.8900 (0.8800-0.9000) |" in text
+    assert "| `honest`, 3 groups drawn whole | 0.9000 | 0.8900 (0.8800-0.9000) | - |" in text
     assert "3 of its 4 good test photos (75%)" in text
     assert "falls from 0.9800 to 0.8900, by 0.0900" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "mean", "said"),
+    [
+        (0.93, 0.94, "0.93: met"),
+        (0.95, 0.92, "0.93: given split met, mean **missed**"),
+        (0.92, 0.95, "0.93: given split **missed**, mean met"),
+        (0.92, 0.92, "0.93: **missed**"),
+    ],
+)
+def test_a_target_is_held_against_the_given_split_and_the_mean(given, mean, said):
+    assert tables.against_target("magnetic_tile_grouped", given, mean) == said
 
 
 def test_contradicting_labels_are_counted_and_left_out_of_their_own_table_only(tmp_path):

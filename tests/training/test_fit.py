@@ -136,14 +136,18 @@ def test_a_layer_has_no_more_components_than_allowed(folder):
     assert components(**limit, method="randomized") == [free[0], 3]
 
 
-def test_the_default_backbone_limits_its_deepest_layer():
-    job = prepare([], FitOptions())
+def test_the_lites_limit_their_deepest_layer():
+    lite = FitOptions(backbone="efficientnet_lite1")
+    job = prepare([], lite)
     assert job.options.max_components == {"blocks.5.2": 80}
-    assert prepare([], FitOptions(layers=("blocks.3",))).options.max_components == {}
-    assert prepare([], FitOptions(max_components={})).options.max_components == {}
     assert [rank.most for rank in learning.ranks_of(job.options)] == [None, 80]
-    for other in ({"subspace": "regions"}, {"components": 100}):
-        assert prepare([], FitOptions(**other)).options.max_components == {}
+    for other in (
+        {"layers": ("blocks.3",)},
+        {"max_components": {}},
+        {"subspace": "regions"},
+        {"components": 100},
+    ):
+        assert prepare([], dataclasses.replace(lite, **other)).options.max_components == {}
 
 
 @pytest.mark.parametrize(
