@@ -79,6 +79,12 @@ def test_leaves_what_is_not_the_same_alone(options):
     assert model.SerializeToString() == before
 
 
+def test_leaves_what_has_no_zero_point_alone():
+    model = graph()
+    del model.graph.node[1].input[2]
+    assert not convolve_rows(model.graph)
+
+
 def test_leaves_an_image_alone_that_something_else_looks_at():
     model = graph()
     model.graph.node.append(helper.make_node("Cast", ["turned"], ["seen"], to=TensorProto.FLOAT))

@@ -28,7 +28,7 @@ def convolve_rows(graph: onnx.GraphProto) -> bool:
     turn = nodes.only_user(image.name, "Transpose")
     dequantize = turn and nodes.only_user(turn.output[0], "DequantizeLinear")
     convolve = dequantize and nodes.only_user(dequantize.output[0], "Conv")
-    if turn is None or dequantize is None or convolve is None:
+    if turn is None or dequantize is None or convolve is None or len(dequantize.input) != 3:
         return False
     scale, zero = (nodes.constant(name) for name in dequantize.input[1:])
     weight = nodes.constant(convolve.input[1])
