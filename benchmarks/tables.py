@@ -13,7 +13,7 @@ from statistics import median
 
 from benchmarks import method_tables as method
 from benchmarks.quality import tables as quality
-from benchmarks.reports import load
+from benchmarks.reports import load, verdict
 from benchmarks.scaling import tables as scaling
 
 ROOT = Path(__file__).parent.parent
@@ -111,7 +111,7 @@ def limits_table(results: Path) -> str:
             else [_described(row), f"{row['ours_ms']:.2f} ms", f"{row['theirs_ms']:.2f} ms"]
         )
         cells.append(f"{ratio['median']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f})")
-        cells += [f"{row['target']:g}" if row["target"] else "-", _verdict(row["met"])]
+        cells += [f"{row['target']:g}" if row["target"] else "-", verdict(row["met"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -154,12 +154,12 @@ def fitting_table(results: Path) -> str:
         for name, ratio in row["fit_over"].items():
             taken = f"{median(row['seconds'][name]):.2f} s"
             told = f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
-            verdict = _verdict(ratio["median"] <= 1.10)
-            lines.append(f"| {row['images']} | {fit} | {name} | {taken} | {told} | {verdict} |")
+            met = verdict(ratio["median"] <= 1.10)
+            lines.append(f"| {row['images']} | {fit} | {name} | {taken} | {told} | {met} |")
     for precision, times in report["export_seconds"].items():
         lines.append(
             f"| 209 | | `fre-export --precision {precision}`, folder to verified directory | "
-            f"{median(times):.1f} s | | {'target 25 s: ' + _verdict(median(times) <= 25)} |"
+            f"{median(times):.1f} s | | {'target 25 s: ' + verdict(median(times) <= 25)} |"
         )
     return "\n".join(lines)
 
@@ -171,7 +171,7 @@ def weight_table(results: Path) -> str:
     def line(what: str, value: float, unit: str, target: float, why: str = "") -> None:
         digits = 2 if unit == "s" else 1 if unit == "MiB" else 0
         told = f"{value:.{digits}f} {unit} | {target:.{digits}f} {unit}{why}"
-        lines.append(f"| {what} | {told} | {_verdict(value <= target)} |")
+        lines.append(f"| {what} | {told} | {verdict(value <= target)} |")
 
     for row in load(results, "footprint.json")["results"]:
         engine = row["engine"]
@@ -210,7 +210,7 @@ def peers_table(results: Path) -> str:
             f"{row['our_ms']['median']:.2f} ms",
             f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})",
             f"{row['target']:g}",
-            _verdict(ratio["median"] >= row["target"]),
+            verdict(ratio["median"] >= row["target"]),
             f"{ratio['median'] * over_bare[row['ours']]['median']:.2f}",
             f"{row['their_fit']['fit_s']:.1f} s",
             f"{row['our_fit']['fit_s']:.1f} s",
@@ -234,10 +234,6 @@ def cpp_table(results: Path) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _verdict(met: bool | None) -> str:
-    return "" if met is None else "met" if met else "**missed**"
 
 
 def replaced(text: str, block: str, inner: str, name: str) -> str:

@@ -14,7 +14,7 @@ from benchmarks.quality.published import (
     sources,
 )
 from benchmarks.quality.summary import spread
-from benchmarks.reports import load
+from benchmarks.reports import load, verdict
 
 Row = dict[str, Any]
 TITLES = {
@@ -125,12 +125,8 @@ def against_target(data: str, given: float, mean_area: float) -> str:
         return "-"
     given_met, mean_met = given >= target, mean_area >= target
     if given_met == mean_met:
-        return f"{target:g}: " + ("met" if given_met else "**missed**")
-    return f"{target:g}: given split {_verdict(given_met)}, mean {_verdict(mean_met)}"
-
-
-def _verdict(met: bool) -> str:
-    return "met" if met else "**missed**"
+        return f"{target:g}: {verdict(given_met)}"
+    return f"{target:g}: given split {verdict(given_met)}, mean {verdict(mean_met)}"
 
 
 def leak_text(report: Row) -> list[str]:

@@ -27,16 +27,7 @@ from fre_runtime import Detector
 from fre_runtime.commands.common import run_command
 from fre_runtime.errors import DataError
 from fre_runtime.evaluation import evaluate
-
-TINY = FitOptions(
-    backbone="resnet18",
-    layers=("layer1", "layer2"),
-    weights="random",
-    size=(64, 64),
-    pool=2,
-    groups="none",
-    fpr=0.05,
-)
+from tests.conftest import TINY
 
 
 def test_categories_come_in_the_order_of_the_published_tables(tmp_path):

@@ -35,7 +35,7 @@ def convolve_rows(graph: onnx.GraphProto) -> bool:
     options = {a.name: helper.get_attribute_value(a) for a in convolve.attribute}
     plain = options.get("group", 1) == 1 and set(options.get("dilations", [1])) == {1}
     if (
-        list(helper.get_attribute_value(turn.attribute[0])) != CHANNELS_FIRST
+        [helper.get_attribute_value(a) for a in turn.attribute] != [CHANNELS_FIRST]
         or scale is None
         or zero is None
         or weight is None
