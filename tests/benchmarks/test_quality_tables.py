@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.quality import choose, published, summary, tables
+from benchmarks.quality import choose, published, published_tables, summary, tables
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_kinds_of_defects_have_rows_of_their_own(results):
 
 
 def test_ours_stands_beside_published_figures_with_their_sources(results):
-    text = tables.published_table(results)
+    text = published_tables.published_table(results)
     lines = text.splitlines()
     assert "| `magnetic_tile` | **ours** | **0.9900** |" in lines
     assert "| `magnetic_tile` | GANomaly | 0.766 |" in lines
@@ -117,7 +117,7 @@ def test_ours_stands_beside_published_figures_with_their_sources(results):
 
 
 def test_mvtec_without_photos_shows_the_published_figures_alone(tmp_path):
-    text = tables.mvtec_table(tmp_path)
+    text = published_tables.mvtec_table(tmp_path)
     assert text.startswith("Not measured here")
     assert "| ours |" not in text
     first = next(line for line in text.splitlines() if line.startswith("| carpet |"))
@@ -128,7 +128,7 @@ def test_mvtec_is_in_the_order_of_the_published_tables_with_means(row, tmp_path)
     rows = [row(name, 0, area) for name, area in (("zipper", 0.7), ("wood", 0.8), ("grid", 0.6))]
     report = {"results": rows, "missing": ["tile"], "failed": {"pill": "holds no file"}}
     (tmp_path / "quality-mvtec.json").write_text(json.dumps(report))
-    text = tables.mvtec_table(tmp_path)
+    text = published_tables.mvtec_table(tmp_path)
     ours = [line.split(" | ")[:2] for line in text.split("\n\n")[0].splitlines()[2:]]
     assert ours == [
         ["| grid", "0.600"],
