@@ -129,7 +129,7 @@ def trace(
     """Export with a dynamic batch; ``example`` has a batch of 2: 1 would be specialised."""
     axis = {0: torch.export.Dim(BATCH, min=1)}
     shapes = tuple([axis] * len(part) if isinstance(part, list) else axis for part in example)
-    with warnings.catch_warnings(), _quiet_exporter():
+    with warnings.catch_warnings(), _quiet_exporter(), _out_of_place(module):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
@@ -147,6 +147,22 @@ def trace(
     model = program.model_proto
     _strip_trace(model)
     return model
+
+
+@contextlib.contextmanager
+def _out_of_place(module: nn.Module) -> Iterator[None]:
+    """Let no activation write over its input meanwhile: the tracer takes twice as long for those.
+
+    The graph is the same.
+    """
+    inplace = [part for part in module.modules() if getattr(part, "inplace", False) is True]
+    for part in inplace:
+        part.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part in inplace:
+            part.inplace = True  # type: ignore[assignment]
 
 
 def _strip_trace(model: onnx.ModelProto) -> None:
