@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import openvino
-from scipy.stats import spearmanr
 
 from fre_edge.extraction import OpenVinoTrunk
 from fre_edge.fitting import Fit
@@ -219,6 +218,8 @@ def _reader(model: Model, photos: list[Path]) -> PhotoReader:
 
 
 def _accuracy(model: Model, fp32: Built, built: Built) -> Accuracy:
+    from scipy.stats import spearmanr  # here, since loading it takes half a second
+
     correlation = spearmanr(fp32.fitted.held_out_scores, built.fitted.held_out_scores).statistic
     sides = {"fp32": fp32, "variant": built}
     scores: dict[str, list[np.float32]] = {key: [] for key in sides}

@@ -3,6 +3,7 @@
 So Ctrl-C is answered with one line from the first moment on, while libraries still load.
 """
 
+import gc
 import importlib
 import signal
 import sys
@@ -19,6 +20,7 @@ def launch(module: str) -> None:
         code = 130
     # The work is done or undone: a Ctrl-C while Python shuts down has nothing left to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # nor is there garbage to search for: after PyTorch that takes over a second
     sys.exit(code)
 
 
