@@ -5,7 +5,8 @@
 For each engine: a new virtual environment, `pip install .[ENGINE]`, its size on disk without pip
 and setuptools, the proof that no torch came along, the time to import, the time from the process's
 first line to the first score of a JPEG of 1200 x 1000 pixels, and the resident memory after some
-more, beside that of a process that has nothing but the engine and the bare backbone.
+more, beside that of a process that has nothing but the engine and the bare backbone, and of one
+that reads and resizes the same photo by OpenCV as well.
 """
 
 import argparse
@@ -70,6 +71,10 @@ else:
     run = lambda: session.run(None, {"input": batch})
 for _ in range(20):
     run()
+if len(sys.argv) > 5:
+    import cv2
+    for _ in range(20):
+        cv2.resize(cv2.imread(sys.argv[5]), batch.shape[:1:-1])
 pages = int(open("/proc/self/statm").read().split()[1])
 print(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 """
@@ -114,6 +119,7 @@ def measure(engine: str, model: Path, photo: Path, bare: Path) -> dict:
         sides = (str(graph.height), str(graph.width))
         own = bare.with_suffix({"openvino": ".xml", "onnxruntime": ".onnx"}[engine])
         floors = [run(FLOOR, own, engine, *sides)[0] for _ in range(RUNS)]
+        opencv = [run(FLOOR, own, engine, *sides, photo)[0] for _ in range(RUNS)]
         firsts = [run(FIRST, model, engine, photo) for _ in range(RUNS)]
     return {
         "engine": engine,
@@ -125,6 +131,7 @@ def measure(engine: str, model: Path, photo: Path, bare: Path) -> dict:
         "first_result_ms": statistics.median(f[0] for f in firsts) * 1e3,
         "rss_mib": statistics.median(f[1] for f in firsts),
         "bare_backbone_rss_mib": statistics.median(floors),
+        "bare_backbone_opencv_rss_mib": statistics.median(opencv),
         "runs": RUNS,
     }
 

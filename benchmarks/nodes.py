@@ -6,7 +6,9 @@ The models of `limits.py`, in each engine and precision, with the time of their 
 part: what is done to the image before the backbone, the backbone, the pooling and copying between
 it and the head, the products with W, and the rest of the head. For the products: the bytes of W
 that one image needs, and at what rate they were read. For comparison, the rate at which numpy
-(OpenBLAS) multiplies a vector with a float32 matrix as large as W that is in no cache.
+(OpenBLAS) multiplies a vector with a float32 matrix as large as W that is in no cache. In ONNX
+Runtime also what comes after the backbone (products and head) by itself, again and again, without
+the profiler: what it would cost if the backbone did not drive it out of the caches.
 
 A profiler slows what it looks at, the smallest nodes most: the parts say what to work on,
 `limits.py` says what it costs.
@@ -83,6 +85,34 @@ def onnxruntime_nodes(path: Path, batch: np.ndarray, runs: int, folder: Path) ->
             name = event["name"].removesuffix(suffix)
             found[name, event["args"]["op_name"]].append(float(event["dur"]))
     return found
+
+
+def head_alone_us(path: Path, batch: np.ndarray, runs: int, folder: Path) -> float:
+    """Microseconds of all that follows the features in ONNX Runtime, with everything in caches."""
+    names = [value.name for value in onnx.load(path).graph.output]
+    features = [f"features_{i}" for i in range(_layers(path))]
+    trunk, head = folder / "trunk.onnx", folder / "head.onnx"
+    onnx.utils.extract_model(path, trunk, ["image"], features)
+    onnx.utils.extract_model(path, head, features, names)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = default_threads()
+    options.log_severity_level = 3
+    first, then = (
+        onnxruntime.InferenceSession(part, options, providers=["CPUExecutionProvider"])
+        for part in (trunk, head)
+    )
+    feed = dict(zip(features, first.run(None, {"image": batch}), strict=True))
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        then.run(None, feed)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e6
+
+
+def _layers(path: Path) -> int:
+    made = (name for node in onnx.load(path).graph.node for name in node.output)
+    return sum(name.startswith("features_") for name in made)
 
 
 class Product(NamedTuple):
@@ -165,6 +195,7 @@ def rows_of(name: str, fitted: Fit, folder: Path, runs: int) -> list[dict]:
         else:
             nodes = onnxruntime_nodes(path, image, runs, folder)
         parts = by_part(nodes, products)
+        alone = None if engine == "openvino" else head_alone_us(path, image, runs, folder)
         read = sum(
             product.elements * (1 if engine == "openvino" or product.whole else 4)
             for product in products.values()
@@ -172,7 +203,7 @@ def rows_of(name: str, fitted: Fit, folder: Path, runs: int) -> list[dict]:
         rate = read / (parts["products with W"]["us"] * 1e3)
         rows.append(
             {"model": name, "engine": engine, "variant": variant, "parts": parts, "w_bytes": read}
-            | {"w_gb_per_s": rate, "numpy_cold_gb_per_s": cold}
+            | {"w_gb_per_s": rate, "numpy_cold_gb_per_s": cold, "head_alone_us": alone}
         )
         told = ", ".join(f"{part} {v['us']:.0f} us ({v['nodes']})" for part, v in parts.items())
         print(f"{name} {engine} {variant}: {told}; W at {rate:.0f} GB/s", flush=True)

@@ -132,7 +132,8 @@ def nodes_table(results: Path) -> str:
     """Where the time goes (`nodes.py`), by part, as Markdown."""
     rows = load(results, "nodes.json")["rows"]
     parts = [part for part in rows[0]["parts"] if part != "backbone"]
-    head = ["model", "engine", "variant", "backbone", *parts, "W for a photo", "read at", "numpy"]
+    head = ["model", "engine", "variant", "backbone", *parts, "both alone, in the caches"]
+    head += ["W for a photo", "read at", "numpy"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         trunk = row["parts"]["backbone"]["us"]
@@ -140,6 +141,8 @@ def nodes_table(results: Path) -> str:
         for part in parts:
             us, nodes = row["parts"][part]["us"], row["parts"][part]["nodes"]
             cells.append(f"{us:.0f} us, {us / trunk:.1%} ({nodes})")
+        alone = row["head_alone_us"]
+        cells.append("-" if alone is None else f"{alone:.0f} us, {alone / trunk:.1%}")
         cells += [f"{row['w_bytes'] / 1e6:.1f} MB", f"{row['w_gb_per_s']:.0f} GB/s"]
         cells.append(f"{row['numpy_cold_gb_per_s']:.0f} GB/s")
         lines.append(f"| {' | '.join(cells)} |")
