@@ -131,6 +131,6 @@ def _scaled(box: Box, x_scale: float, y_scale: float) -> Box:
 
 def state_of(score: float) -> State:
     """Name what a calibrated score means."""
-    if not np.isfinite(score):
+    if not math.isfinite(score):
         return "invalid"
     return "anomalous" if score > 0.5 else "good"
