@@ -21,19 +21,21 @@ def test_images_of_anomalies(tmp_path):
 
 
 def test_images_stay_below_the_quota_by_removing_the_oldest(tmp_path):
-    (tmp_path / "notes.txt").write_text("not ours")
+    theirs = [tmp_path / name for name in ("notes.txt", "photo.jpg", "20231114_top_1.jpg")]
+    for path in theirs:
+        path.write_bytes(bytes(10_000))
     one = AnomalyImages(tmp_path)
     one.emit(event(0))
-    size = sum(path.stat().st_size for path in tmp_path.glob("*.jpg"))
+    size = sum(path.stat().st_size for path in tmp_path.glob("*Z_*.jpg"))
     sink = AnomalyImages(tmp_path, quota=3 * size)  # as after a start: counts what is there
     for number in range(1, 8):
         sink.emit(event(number))
-        assert sum(path.stat().st_size for path in tmp_path.glob("*.jpg")) <= 3 * size
-    left = sorted(path.name for path in tmp_path.glob("*.jpg"))
+        assert sum(path.stat().st_size for path in tmp_path.glob("*Z_*.jpg")) <= 3 * size
+    left = sorted(path.name for path in tmp_path.glob("*Z_*.jpg"))
     assert len(left) == 6
     assert left[-1].endswith("_7_map.jpg")
     assert not any("_top_0" in name for name in left)
-    assert (tmp_path / "notes.txt").exists()
+    assert all(path.exists() for path in theirs)
     with pytest.raises(OSError, match="more than the quota"):
         AnomalyImages(tmp_path, quota=100).emit(event(9))
 

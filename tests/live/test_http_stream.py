@@ -107,6 +107,28 @@ def test_a_stream_that_slows_down_to_nothing_is_stale(drip, camera, watch, recor
     assert recorder.events[1].state == "stale"
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_slow_camera_is_waited_for_as_long_as_its_line_waits(early, camera, monkeypatch):
+    """Whether the line between two pictures comes with the one before it or with the next."""
+    monkeypatch.setattr(http_stream, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(http_stream, "OPEN_SECONDS", 0.2)
+
+    def play(send, number):
+        for value in (10, 20, 30):
+            whole = part(jpeg(value))
+            if early and value > 10:
+                whole = whole.removeprefix(b"--frame\r\n")
+            send(whole + (b"--frame\r\n" if early else b""))
+            server.sleep(0.6)
+
+    server = camera(play)
+    stream = http_stream.HttpStream(f"http://127.0.0.1:{server.port}/", silence=5)
+    values = []
+    with pytest.raises(CaptureError, match="broke off after 3 frames"):
+        values += [round(f.decoded().image.mean()) for f in stream.frames()]
+    assert server.connections == 1
+
+
 def test_a_stream_that_changes_its_size(camera, watch, recorder):
     def play(send, number):
         for height, width in ((48, 64), (96, 128), (64, 48)):

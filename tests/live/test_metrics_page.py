@@ -58,6 +58,13 @@ def test_metrics_in_base_units(stop):
         scrape(metrics)
 
 
+@pytest.mark.parametrize(("port", "host"), [(70000, "127.0.0.1"), (0, "a..b")])
+def test_metrics_at_no_address(port, host):
+    pytest.importorskip("prometheus_client")
+    with pytest.raises(OutputError, match=f"{host}:{port}: metrics cannot be served there"):
+        Metrics(port, host)
+
+
 def test_metrics_on_a_port_in_use():
     pytest.importorskip("prometheus_client")
     with socket.create_server(("127.0.0.1", 0)) as taken:

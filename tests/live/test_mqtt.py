@@ -127,6 +127,13 @@ def test_what_is_no_broker(address):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["mqtt://u:secret@host/fre/+/top", "mqtt://host/fre#top"])
+def test_a_topic_that_stands_for_many(address):
+    with pytest.raises(UsageError, match="name one topic") as caught:
+        Mqtt(address)
+    assert "secret" not in str(caught.value)
+
+
 def test_without_paho(monkeypatch):
     monkeypatch.setitem(sys.modules, "paho.mqtt", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'fre-edge\[live\]'"):

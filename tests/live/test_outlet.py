@@ -76,6 +76,25 @@ def test_outlet_is_bounded_and_counts_what_it_loses(monkeypatch):
     assert (out.delivered, out.lost, out.waiting) == (0, 30, 0)
 
 
+def test_an_event_that_always_fails_gives_way_to_those_behind_it(monkeypatch):
+    monkeypatch.setattr(outlet, "BUFFER", 3)
+
+    class Picky(Recorder):
+        def emit(self, event):
+            if event.number == 0:
+                raise OSError("not this one")
+            super().emit(event)
+
+    sink = Picky()
+    out = Outlet(sink, "x", retry=True, backoff=Backoff(60, 60, 0))
+    for number in range(4):
+        out.emit(event(number))
+    wait_for(lambda: out.delivered == 3)
+    out.close()
+    assert [e.number for e in sink.events] == [1, 2, 3]
+    assert (out.lost, out.trouble) == (1, "not this one")
+
+
 def test_outlet_never_waits_for_a_sink_that_hangs(monkeypatch):
     monkeypatch.setattr(outlet, "CLOSE_SECONDS", 0.1)
     monkeypatch.setattr(outlet, "PATIENCE_SECONDS", 0.05)
@@ -115,5 +134,9 @@ def test_outlet_holds_few_of_large_pictures(monkeypatch):
         out.emit(event(number))
     assert [waiting.number for waiting in out._buffer] == [7, 8]
     assert out.lost == 6
+    out.emit(event(9, image=picture(0, 96, 128)))  # four times as large
+    assert [waiting.number for waiting in out._buffer] == [8, 9]
+    out.emit(event(10))
+    assert [waiting.number for waiting in out._buffer] == [10]
     out.close()
     hang.set()

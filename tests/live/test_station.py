@@ -1,7 +1,9 @@
 import json
 import threading
+import traceback
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fre_runtime.errors import ArtifactError, DataError, UsageError
@@ -94,6 +96,9 @@ def lines(model, *sources, **changes):
 def test_what_cannot_run_is_refused_before_anything_starts(uint8_model, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
+    video = tmp_path / "recordings" / "line.mkv"
+    video.parent.mkdir()
+    video.touch()
     model, stop = uint8_model.path, threading.Event()
 
     def named(*names):
@@ -113,6 +118,11 @@ def test_what_cannot_run_is_refused_before_anything_starts(uint8_model, tmp_path
             ),
             UsageError,
             "would be scored again",
+        ),
+        (
+            Station(lines(model, str(video)), SinksConfig(images=ImagesConfig(str(video.parent)))),
+            UsageError,
+            "under a quota the oldest files",
         ),
         (
             Station(named("camera 1", "camera/1"), SinksConfig(mqtt=MqttConfig("mqtt://h"))),
@@ -154,6 +164,18 @@ def test_models_are_shared_kept_and_bounded(uint8_model, float_model, max_model,
     assert pool.detector(uint8_model.path) is first
     assert pool.detector(float_model.path) is not second
     assert pool.scorer(uint8_model.path)(make_photo(1)).state in ("good", "anomalous")
+
+
+def test_asking_for_a_damaged_model_keeps_no_picture(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise ArtifactError("damaged")
+
+    monkeypatch.setattr(models, "Detector", refuse)
+    score = ModelPool().scorer(tmp_path)
+    for _ in range(20):
+        with pytest.raises(ArtifactError) as caught:
+            score(np.zeros((4, 4, 3), np.uint8))
+    assert len(traceback.extract_tb(caught.value.__traceback__)) < 6
 
 
 def test_a_model_is_loaded_once_however_many_ask(uint8_model, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 
 from fre_runtime.errors import CaptureError, UsageError
 from fre_runtime.image import encode_image
+from fre_runtime.live import watch
 from fre_runtime.live.captures import open_capture
 from fre_runtime.live.watch import DAMAGED_SECONDS, SETTLE_SECONDS, WatchedFolder
 from tests.live.conftest import jpeg, picture
@@ -59,6 +60,49 @@ def test_each_photo_once_in_the_order_of_completion(folder):
     put(folder / "2026" / "e.jpg")
     assert watcher.names(0) == []
     assert watcher.names() == ["e.jpg"]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may list everything")
+def test_a_folder_below_that_may_not_be_listed_is_no_empty_one(folder):
+    (folder / "2026").mkdir(mode=0)
+    with pytest.raises(CaptureError, match="2026: cannot be listed|cannot be listed"):
+        Watcher(folder).look()
+
+
+def test_an_error_of_the_disk_below_is_told(folder, monkeypatch):
+    (folder / "2026").mkdir()
+    (folder / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def failing(path):
+        if os.path.basename(path) in ("2026", "lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    watcher = Watcher(folder)
+    with pytest.raises(CaptureError, match="cannot be listed .Permission denied"):
+        watcher.look()
+    (folder / "2026").rmdir()
+    watcher.again()
+    assert watcher.look() == []  # what belongs to the disk's own system is left alone
+
+
+def test_no_photo_comes_twice_after_a_share_was_away(folder, monkeypatch):
+    monkeypatch.setattr(watch, "REMEMBERED", 2)
+    for number in range(5):
+        put(folder / f"{number}.jpg", time=(number + 1) * 10**9)
+    watcher = Watcher(folder)
+    watcher.look()
+    assert len(watcher.look()) == 5
+    away = folder.rename(folder.parent / "away")
+    folder.mkdir()  # where nothing is mounted
+    assert watcher.look() == []
+    assert watcher.look() == []
+    folder.rmdir()
+    away.rename(folder)
+    assert watcher.look() == []
+    assert watcher.look() == []
 
 
 def test_only_complete_files(folder):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import struct
 import zlib
 
@@ -15,6 +16,7 @@ from fre_runtime.serve.app import make_app
 from fre_runtime.serve.guard import Access
 from fre_runtime.serve.limits import Limits
 from fre_runtime.serve.service import STOPS, Service
+from tests.live.sink_events import stale
 
 
 def bomb(side: int) -> bytes:
@@ -211,6 +213,14 @@ def test_a_drift_alarm_can_be_reset_by_those_who_may(client_for, drifted):
     assert client.get("/api/state").json()["alarm"] is None
     assert drifted.line.drift.scores == 0
     assert client_for().post("/api/drift/reset").status_code == 200  # no line, nothing to do
+
+
+def test_names_that_are_no_unicode_are_told_all_the_same(client_for, drifted):
+    name = os.fsdecode(b"\xff.png")
+    drifted.board.emit(stale(error=f"{name}: damaged"))
+    state = client_for(watched=drifted).get("/api/state")
+    assert state.status_code == 200
+    assert state.json()["last"]["error"] == f"{name}: damaged"
 
 
 def test_without_a_line_there_is_no_picture(client):

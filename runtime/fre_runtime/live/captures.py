@@ -8,7 +8,7 @@ from fre_runtime.errors import UsageError
 from fre_runtime.files import VIDEO_SUFFIXES
 from fre_runtime.image import MAX_PIXELS
 from fre_runtime.live.addresses import STREAMS, check_address, is_stream, shown
-from fre_runtime.live.ffmpeg import Camera, FfmpegStream
+from fre_runtime.live.ffmpeg import READ_SECONDS, Camera, FfmpegStream
 from fre_runtime.live.http_stream import HttpStream
 from fre_runtime.live.video_file import VideoFile
 from fre_runtime.live.watch import WatchedFolder
@@ -45,6 +45,7 @@ def open_capture(
     only_new: bool = False,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    silence: float = READ_SECONDS,
 ) -> Capture:
     """The capture that ``source`` means; nothing is opened yet.
 
@@ -61,6 +62,8 @@ def open_capture(
         Threads that may decode a stream; default: FFmpeg's own choice.
     max_pixels
         Larger pictures are invalid; photos and MJPEG are refused from their header.
+    silence
+        Seconds for which a stream may send nothing, if more than `READ_SECONDS`.
 
     Raises
     ------
@@ -79,8 +82,8 @@ def open_capture(
         return Camera(int(index), max_pixels)
     if is_stream(source):
         if check_address(source, STREAMS).scheme.startswith("http"):
-            return HttpStream(source, threads, max_pixels)
-        return FfmpegStream(source, shown(source), threads, max_pixels)
+            return HttpStream(source, threads, max_pixels, silence)
+        return FfmpegStream(source, shown(source), threads, max_pixels, silence)
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path, max_pixels)
     raise UsageError(

@@ -10,7 +10,8 @@ from fre_runtime.sources import Frame
 
 OPEN_SECONDS = 10.0
 READ_SECONDS = 5.0
-"""After so long a silent server is given up, so that no thread stays behind."""
+"""After so long a silent server is given up, so that no thread stays behind; later where the line
+is more patient."""
 
 
 class Camera:
@@ -43,17 +44,19 @@ class FfmpegStream:
         name: str,
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        silence: float = READ_SECONDS,
     ) -> None:
         self._address = address
         self._threads = threads
         self._max_pixels = max_pixels
+        self._silence = max(silence, READ_SECONDS)
         self.name = name
 
     def frames(self) -> Generator[Frame | None]:
         """See `Capture.frames`; a picture of an unknown pixel type becomes an error."""
         options = {
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(OPEN_SECONDS * 1000),
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(READ_SECONDS * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(self._silence * 1000),
         }
         if self._threads:
             options[cv2.CAP_PROP_N_THREADS] = self._threads

@@ -28,17 +28,22 @@ class HttpStream:
     patient = False
 
     def __init__(
-        self, address: str, threads: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        address: str,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        silence: float = READ_SECONDS,
     ) -> None:
         self._address = address
         self._threads = threads
         self._max_pixels = max_pixels
+        self._silence = max(silence, READ_SECONDS)
         self.name = shown(address)
 
     def frames(self) -> Generator[Frame | None]:
         """See `Capture.frames`."""
         try:
-            response = _get(self._address)
+            response = _get(self._address, max(OPEN_SECONDS, self._silence))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise CaptureError(f"{self.name}: does not answer ({reason_of(error)})") from error
         with response:
@@ -50,11 +55,13 @@ class HttpStream:
                 f"{self.name}: sends {kind}; give the address of a video or of MJPEG, "
                 "multipart/x-mixed-replace"
             )
-        stream = FfmpegStream(self._address, self.name, self._threads, self._max_pixels)
+        stream = FfmpegStream(
+            self._address, self.name, self._threads, self._max_pixels, self._silence
+        )
         yield from stream.frames()
 
     def _pictures(self, response: http.client.HTTPResponse, boundary: bytes) -> Generator[Frame]:
-        parts = _Parts(response, boundary)
+        parts = _Parts(response, boundary, self._silence)
         number = 0
         while True:
             try:
@@ -68,7 +75,7 @@ class HttpStream:
             number += 1
 
 
-def _get(address: str) -> http.client.HTTPResponse:
+def _get(address: str, timeout: float) -> http.client.HTTPResponse:
     plain, user, password = split_password(address)
     handlers: list[urllib.request.BaseHandler] = []
     if user:
@@ -79,7 +86,7 @@ def _get(address: str) -> http.client.HTTPResponse:
             urllib.request.HTTPDigestAuthHandler(passwords),  # what most cameras ask for
         ]
     response: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(
-        plain, timeout=OPEN_SECONDS
+        plain, timeout=timeout
     )
     return response
 
@@ -93,24 +100,30 @@ def _boundary(response: http.client.HTTPResponse) -> bytes:
 class _Parts:
     """The bodies of a multipart response, one after the other."""
 
-    def __init__(self, response: http.client.HTTPResponse, boundary: bytes) -> None:
+    def __init__(self, response: http.client.HTTPResponse, boundary: bytes, silence: float) -> None:
         self._response = response
         self._boundary = boundary
+        self._silence = silence
         self._buffer = bytearray()
-        self._deadline = 0.0
+        self._limit = self._deadline = 0.0
 
     def next(self) -> bytes:
         """The next body; raises ValueError or OSError where there is none."""
-        self._deadline = time.monotonic() + READ_SECONDS
+        self._wait(self._silence)
         self._take(self._find(self._boundary) + len(self._boundary))
         head = self._take(self._find(b"\r\n\r\n") + 4)
         length = re.search(rb"(?im)^content-length:\s*(\d{1,9})\s*$", head)
-        if length is None:
+        if length is None:  # it ends where the next one begins, which may be late
+            self._wait(self._silence)
             return self._take(self._find(b"\r\n" + self._boundary))
+        self._wait(READ_SECONDS)  # a picture that has begun comes without a pause
         size = int(length[1])
         while len(self._buffer) < size:
             self._more()
         return self._take(size)
+
+    def _wait(self, seconds: float) -> None:
+        self._limit, self._deadline = seconds, time.monotonic() + seconds
 
     def _find(self, mark: bytes) -> int:
         searched = 0
@@ -132,4 +145,4 @@ class _Parts:
         if len(self._buffer) > MAX_PART_BYTES:
             raise ValueError(f"a picture of more than {MAX_PART_BYTES} bytes")
         if time.monotonic() > self._deadline:  # a byte now and then resets the socket's own
-            raise ValueError(f"no whole picture within {READ_SECONDS:g} s")
+            raise ValueError(f"no whole picture within {self._limit:g} s")

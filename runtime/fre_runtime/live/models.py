@@ -80,7 +80,8 @@ class ModelPool:
             if slot.detector is not None:
                 return slot.detector
             if slot.error is not None and time.monotonic() - slot.failed < RETRY_SECONDS:
-                raise slot.error
+                # Its traceback would grow by the frames of all who ask, and their pictures with it.
+                raise slot.error.with_traceback(None)
             try:
                 slot.detector = Detector(
                     model, self._engine, variant, self.threads, throughput=self._throughput

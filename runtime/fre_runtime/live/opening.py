@@ -71,6 +71,7 @@ def _open(
             only_new=line.only_new,
             threads=max(1, pool.total // len(station.lines)),
             max_pixels=station.max_pixels,
+            silence=line.limits.no_frame,
         )
         for line in station.lines
     ]
@@ -113,12 +114,18 @@ def _check_slugs(station: Station, names: list[str]) -> None:
 
 
 def _check_folders(station: Station) -> None:
-    """Raise `UsageError` where pictures would be written into a folder that is watched."""
+    """Raise `UsageError` where pictures would be written into, or over, what is scored."""
     sinks = station.sinks
     written = [Path(sink.folder) for sink in (sinks.images, sinks.video) if sink is not None]
     for line in station.lines:
-        for folder in written if line.watch else []:
-            if folder.resolve().is_relative_to(Path(line.source).resolve()):
+        for folder in written:
+            source = Path(line.source)
+            if source.is_file() and source.resolve().is_relative_to(folder.resolve()):
+                raise UsageError(
+                    f"{folder} holds {source}, which is scored: under a quota the oldest files "
+                    "there are removed; write elsewhere"
+                )
+            if line.watch and folder.resolve().is_relative_to(source.resolve()):
                 raise UsageError(
                     f"{folder} lies in {line.source}, which is watched: pictures written there "
                     "would be scored again; write elsewhere"

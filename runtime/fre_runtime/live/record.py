@@ -39,6 +39,10 @@ def timestamp(event: Event) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+FILE_NAME = r"\d{8}T\d{6}\.\d{3}Z_.+_\d+"
+"""What `file_name` gives, as a regular expression."""
+
+
 def file_name(event: Event) -> str:
     """A name without suffix that sorts by time and is a valid file name everywhere."""
     moment = re.sub(r"[-:]", "", timestamp(event))

@@ -17,7 +17,9 @@ SETTLE_SECONDS = 0.5
 DAMAGED_SECONDS = 5.0
 """A settled file that cannot be decoded may still be growing; after so long it is damaged."""
 REMEMBERED = 20_000
-"""So many photos are remembered after they were deleted."""
+"""So many photos are remembered after they were deleted, and all while the folder is empty."""
+SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information", "$RECYCLE.BIN"})
+"""What stands in the root of a disk, hidden or not, and may not be listed by everybody."""
 
 Stamp = tuple[int, int]
 """Size in bytes and time of modification in nanoseconds: equal stamps, equal file."""
@@ -87,8 +89,9 @@ class WatchedFolder:
             for path, stamp in stamps.items()
         }
         gone = [path for path, old in self._seen.items() if old.done and path not in stamps]
-        # A share that was away for a moment must not bring all its photos again.
-        kept = {path: self._seen[path] for path in gone[-REMEMBERED:]}
+        # A share that was away for a moment must not bring all its photos again. While it is, it
+        # may look like an empty folder: then none is forgotten.
+        kept = {path: self._seen[path] for path in (gone[-REMEMBERED:] if stamps else gone)}
         self._seen, self._skip = kept | seen, False
         ready = [p for p, s in seen.items() if not s.done and now - s.since >= SETTLE_SECONDS]
         return sorted(ready, key=lambda path: (stamps[path][1], path))
@@ -113,11 +116,14 @@ class WatchedFolder:
 
 
 def _photos(folder: Path) -> Iterator[tuple[Path, Stamp]]:
-    """All photos below ``folder``; raises OSError where ``folder`` itself cannot be listed."""
+    """All photos below ``folder``; raises OSError where any of it cannot be listed.
+
+    What cannot be seen must not pass for empty.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             path = Path(entry.path)
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
                 continue
             try:
                 if entry.is_dir(follow_symlinks=False):
@@ -125,8 +131,8 @@ def _photos(folder: Path) -> Iterator[tuple[Path, Stamp]]:
                 elif path.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
                     status = entry.stat()
                     yield path, (status.st_size, status.st_mtime_ns)
-            except OSError:  # deleted between listing and looking
-                continue
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # deleted between listing and looking
 
 
 def _stamp(path: Path) -> Stamp | None:

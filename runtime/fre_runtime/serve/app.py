@@ -7,13 +7,14 @@ from urllib.parse import parse_qs
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fre_runtime.errors import FreError, ImageError
 from fre_runtime.serve import kserve
 from fre_runtime.serve.guard import Access, Guard, refusal
+from fre_runtime.serve.json_answer import JsonAnswer
 from fre_runtime.serve.limits import Limits
 from fre_runtime.serve.pages import load_page
 from fre_runtime.serve.service import Service
@@ -50,10 +51,10 @@ def _page_routes(service: Service, limits: Limits) -> list[Route]:
         return page
 
     async def model(request: Request) -> Response:
-        return JSONResponse(about)
+        return JsonAnswer(about)
 
     async def state(request: Request) -> Response:
-        return JSONResponse(service.state(_number(request.query_params.get("since", "0"))))
+        return JsonAnswer(service.state(_number(request.query_params.get("since", "0"))))
 
     def live(request: Request) -> Response:  # in a thread: it encodes
         return _jpeg(service.board.picture() if service.board else None)
@@ -64,12 +65,12 @@ def _page_routes(service: Service, limits: Limits) -> list[Route]:
 
     def reset_drift(request: Request) -> Response:  # in a thread: it waits for the scorer
         service.reset_drift()
-        return JSONResponse({})
+        return JsonAnswer({})
 
     async def score(request: Request) -> Response:
         wanted = request.query_params.get("picture") == "1"
         async with limits.body(request) as data:
-            return JSONResponse(
+            return JsonAnswer(
                 await limits.work(lambda: service.try_photo(data, with_picture=wanted))
             )
 
@@ -90,19 +91,19 @@ def _kserve_routes(service: Service, limits: Limits) -> list[Route]:
     about_model = kserve.model_metadata(card, detector.info.engine, detector.metadata)
 
     async def server(request: Request) -> Response:
-        return JSONResponse(about_server)
+        return JsonAnswer(about_server)
 
     async def live(request: Request) -> Response:
-        return JSONResponse({"live": True})
+        return JsonAnswer({"live": True})
 
     async def ready(request: Request) -> Response:
-        return JSONResponse({"ready": True})
+        return JsonAnswer({"ready": True})
 
     async def model(request: Request) -> Response:
-        return JSONResponse(about_model)
+        return JsonAnswer(about_model)
 
     async def model_ready(request: Request) -> Response:
-        return JSONResponse({"name": card.name, "ready": True})
+        return JsonAnswer({"name": card.name, "ready": True})
 
     async def infer(request: Request) -> Response:
         async with limits.body(request) as body:

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fre_runtime.errors import UsageError
+from fre_runtime.serve.json_answer import JsonAnswer
 
 MIN_TOKEN = 16
 """Characters of a token that somebody chose; ours have 32."""
@@ -140,9 +141,9 @@ def _same_origin(headers: Headers) -> bool:
         return False
 
 
-def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     """Every error has this form, as the KServe protocol wants it."""
-    return JSONResponse({"error": message}, status, headers)
+    return JsonAnswer({"error": message}, status, headers)
 
 
 def _hardened(send: Send) -> Send:

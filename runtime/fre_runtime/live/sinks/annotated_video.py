@@ -1,17 +1,19 @@
 """Video of every picture with its heat map, in pieces, under a disk quota."""
 
+import re
 from pathlib import Path
 
 import cv2
 
 from fre_runtime.image import Image
 from fre_runtime.live.events import Event
-from fre_runtime.live.record import file_name, timestamp
+from fre_runtime.live.record import FILE_NAME, file_name, timestamp
 from fre_runtime.live.sinks.quota import QuotaFolder
 from fre_runtime.overlay import captioned, overlay
 
 DEFAULT_MIB = 4096
 SUFFIX = ".mkv"  # can be played even where its end was never written
+OURS = re.compile(rf"{FILE_NAME}\.mkv")
 CODEC = "mp4v"
 RATE = 10.0
 """Frames a second at which it is played; each picture is one frame, whenever it came."""
@@ -31,7 +33,7 @@ class AnnotatedVideo:
     """
 
     def __init__(self, folder: Path, quota: int = DEFAULT_MIB << 20) -> None:
-        self._quota = QuotaFolder(folder, quota, frozenset({SUFFIX}))
+        self._quota = QuotaFolder(folder, quota, OURS)
         self._folder = folder
         self._limit = quota
         self._pieces: dict[str, _Piece] = {}
@@ -41,11 +43,17 @@ class AnnotatedVideo:
         if event.image is None:
             return
         picture = drawn(event)
-        # Before the frame: OpenCV does not say when a disk is full.
-        self._quota.make_room(sum(piece.bytes() for piece in self._pieces.values()))
+        lines = len(self._pieces.keys() | {event.line})
         piece = self._pieces.get(event.line)
-        if piece is None or not piece.takes(picture, self._limit // 4):
+        if piece is not None and not piece.takes(picture, self._limit // (4 * lines)):
             self._end(event.line)
+        # Files grow by leaps: where many lines share little, the largest ends, and may be removed.
+        while self._pieces and self._growing() + picture.nbytes > self._limit:
+            self._end(max(self._pieces, key=lambda line: self._pieces[line].bytes()))
+        # Before the frame: OpenCV does not say when a disk is full.
+        self._quota.make_room(picture.nbytes, self._growing())
+        piece = self._pieces.get(event.line)
+        if piece is None:
             piece = _Piece(self._folder / f"{file_name(event)}{SUFFIX}", picture)
             self._pieces[event.line] = piece
         piece.add(picture)
@@ -54,6 +62,9 @@ class AnnotatedVideo:
         """End all pieces."""
         for line in list(self._pieces):
             self._end(line)
+
+    def _growing(self) -> int:
+        return sum(piece.bytes() for piece in self._pieces.values())
 
     def _end(self, line: str) -> None:
         piece = self._pieces.pop(line, None)

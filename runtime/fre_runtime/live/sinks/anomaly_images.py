@@ -1,15 +1,17 @@
 """Pictures of what was found, under a disk quota."""
 
+import re
 from pathlib import Path
 
 from fre_runtime.image import encode_image
 from fre_runtime.live.events import Event
-from fre_runtime.live.record import file_name
+from fre_runtime.live.record import FILE_NAME, file_name
 from fre_runtime.live.sinks.quota import QuotaFolder
 from fre_runtime.overlay import overlay
 
 DEFAULT_MIB = 1024
 SUFFIX = ".jpg"
+OURS = re.compile(rf"{FILE_NAME}(_map)?\.jpg")
 
 
 class AnomalyImages:
@@ -25,7 +27,7 @@ class AnomalyImages:
     """
 
     def __init__(self, folder: Path, quota: int = DEFAULT_MIB << 20) -> None:
-        self._folder = QuotaFolder(folder, quota, frozenset({SUFFIX}))
+        self._folder = QuotaFolder(folder, quota, OURS)
 
     def emit(self, event: Event) -> None:
         """Write the files of one event; raises OSError where they cannot be written."""

@@ -34,7 +34,7 @@ class Metrics:
     MissingDependencyError
         When prometheus-client is not installed.
     OutputError
-        When the port is in use or not allowed.
+        When the port is in use, not allowed or none, or the host has no address.
     """
 
     def __init__(self, port: int, host: str = DEFAULT_HOST) -> None:
@@ -69,9 +69,10 @@ class Metrics:
         )  # fmt: skip
         try:
             self._server, self._thread = prometheus.start_http_server(port, host, registry)
-        except OSError as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise OutputError(
-                f"{host}:{port}: metrics cannot be served there ({error.strerror or error}); "
+                f"{host}:{port}: metrics cannot be served there "
+                f"({getattr(error, 'strerror', None) or error}); "
                 "choose another port"
             ) from error
         self.port = self._server.server_port

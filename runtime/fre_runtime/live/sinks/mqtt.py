@@ -3,8 +3,8 @@
 import contextlib
 from typing import TYPE_CHECKING
 
-from fre_runtime.errors import MissingDependencyError
-from fre_runtime.live.addresses import check_address, split_password
+from fre_runtime.errors import MissingDependencyError, UsageError
+from fre_runtime.live.addresses import check_address, shown, split_password
 from fre_runtime.live.events import Event
 from fre_runtime.live.record import encode, slug
 
@@ -28,7 +28,7 @@ class Mqtt:
     Raises
     ------
     UsageError
-        When the address is not of that form.
+        When the address is not of that form, or names a topic with a wildcard.
     MissingDependencyError
         When paho-mqtt is not installed.
     """
@@ -44,6 +44,11 @@ class Mqtt:
             ) from error
         _, user, password = split_password(address)
         self._topic = parts.path.strip("/") or DEFAULT_TOPIC
+        if "+" in self._topic or parts.fragment:
+            raise UsageError(
+                f"{shown(address)}: + and # stand for many topics, and none can be published to; "
+                "name one topic"
+            )
         self._status = f"{self._topic}/{STATUS}"
         self._trouble = f"no connection to {parts.hostname} yet"
         self._pending: tuple[Event, MQTTMessageInfo] | None = None

@@ -84,7 +84,7 @@ class Outlet:
         with self._changed:
             if self._pictures and not self._slow:
                 self._slow = not self._changed.wait_for(self._has_room, PATIENCE_SECONDS)
-            if not self._has_room():
+            while self._buffer and not self._has_room():
                 self._buffer.popleft()
                 self.lost += 1
             self._buffer.append(event)
@@ -152,8 +152,11 @@ class Outlet:
                 self._backoff.reset()
                 return True
             with self._changed:
-                if self._changed.wait_for(lambda: self._closing, self._backoff.next()):
-                    return False
+                pushed_out = self._changed.wait_for(
+                    lambda: self._closing or not self._has_room(), self._backoff.next()
+                )
+            if pushed_out:  # the oldest event is this one
+                return False
 
 
 def _text(error: Exception) -> str:

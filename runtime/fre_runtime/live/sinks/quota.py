@@ -1,6 +1,7 @@
 """A folder that never takes more than its share of the disk."""
 
 import os
+import re
 import shutil
 from collections import deque
 from pathlib import Path
@@ -14,8 +15,8 @@ RESERVE_BYTES = 64 << 20
 class QuotaFolder:
     """Keeps the files of a folder below ``limit`` bytes by removing the oldest.
 
-    Only files with one of ``suffixes`` are counted and removed; links and whatever else lies there
-    is left alone.
+    Only files whose whole name is of the form ``ours`` are counted and removed; links and whatever
+    else lies there is left alone.
 
     Raises
     ------
@@ -23,14 +24,14 @@ class QuotaFolder:
         When the folder cannot be made or listed.
     """
 
-    def __init__(self, folder: Path, limit: int, suffixes: frozenset[str]) -> None:
+    def __init__(self, folder: Path, limit: int, ours: re.Pattern[str]) -> None:
         self._folder, self._limit = folder, limit
         try:
             folder.mkdir(parents=True, exist_ok=True)
             found = [
                 (status.st_mtime_ns, path, status.st_size)
                 for path in folder.iterdir()
-                if path.suffix in suffixes and path.is_file() and not path.is_symlink()
+                if ours.fullmatch(path.name) and path.is_file() and not path.is_symlink()
                 for status in [path.stat()]
             ]
             if not os.access(folder, os.W_OK):
@@ -48,7 +49,6 @@ class QuotaFolder:
         OSError
             When the file is larger than the quota, the disk full, or the folder gone.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
         self.make_room(len(data))
         path, part = self._folder / name, self._folder / f".{name}.part"
         try:
@@ -65,11 +65,15 @@ class QuotaFolder:
         self._used += size
         self._trim(0)
 
-    def make_room(self, size: int) -> None:
-        """Remove the oldest files until ``size`` more bytes fit; raises OSError if they cannot."""
-        if size > self._limit:
-            raise OSError(f"{size} bytes are more than the quota of {self._limit}")
-        self._trim(size)
+    def make_room(self, size: int, growing: int = 0) -> None:
+        """Remove the oldest files until ``size`` more bytes fit; raises OSError if they cannot.
+
+        ``growing`` bytes are on the disk already, in files that are not counted yet.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
+        if size + growing > self._limit:
+            raise OSError(f"{size + growing} bytes are more than the quota of {self._limit}")
+        self._trim(size + growing)
         free = shutil.disk_usage(self._folder).free
         if free < size + RESERVE_BYTES:
             raise OSError(
