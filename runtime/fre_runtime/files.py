@@ -74,7 +74,7 @@ def labelled_images(category: Path) -> list[LabelledImage]:
     """The labelled test photos of an MVTec-layout category.
 
     ``test/good/*``, ``test/<defect>/*`` and, where they exist,
-    ``ground_truth/<defect>/<stem>_mask.png``.
+    ``ground_truth/<defect>/<stem>_mask.png``; with folders in between, the same on both sides.
 
     Raises
     ------
@@ -102,13 +102,17 @@ def labelled_images(category: Path) -> list[LabelledImage]:
                 f"{test / kind}: would count as a kind of defect; rename it to 'good', or to what "
                 "is wrong with its parts"
             )
-        images.append(LabelledImage(path, kind, mask_of(category, path, kind)))
+        images.append(LabelledImage(path, kind, mask_of(category, path)))
     if not images:
         raise DataError(f"{test}: holds no image file")
     return images
 
 
-def mask_of(category: Path, photo: Path, kind: str) -> Path | None:
-    """Mask of a test photo of an MVTec-layout category; None for good ones and where none is."""
-    mask = category / "ground_truth" / kind / f"{photo.stem}_mask.png"
-    return mask if kind != "good" and mask.is_file() else None
+def mask_of(category: Path, photo: Path) -> Path | None:
+    """Mask of a test photo of an MVTec-layout category; None for good ones and where none is.
+
+    A photo in a folder further down has its mask in the same folder of ``ground_truth``.
+    """
+    place = photo.relative_to(category / "test").parent
+    mask = category / "ground_truth" / place / f"{photo.stem}_mask.png"
+    return mask if place.parts[0] != "good" and mask.is_file() else None

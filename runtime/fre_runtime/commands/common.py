@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import cv2
 
 from fre_runtime.engines.loading import ENGINES
-from fre_runtime.errors import FreError, OutputError, UsageError
+from fre_runtime.errors import FreError, UsageError
 from fre_runtime.image import MAX_PIXELS
+from fre_runtime.model_dir import CARD, MANIFEST
 from fre_runtime.regions import Polygon, read_region
+from fre_runtime.whole_file import check_writable, write_whole
 
 
 class Command(Protocol):
@@ -34,13 +36,16 @@ def run_command(command: Command, argv: list[str] | None = None) -> int:
     Whatever is wrong becomes one line on stderr.
     """
     _silence_decoders()
-    if sys.stdout is None:  # closed by the caller: `fre-info model >&-`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    for name in ("stdout", "stderr"):  # closed by the caller: `fre-info model >&-`
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be valid Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     code = 1
     try:
-        code = command.run(command.parse_args(argv))
+        args = command.parse_args(argv)
+        _check_targets(args)
+        code = command.run(args)
         sys.stdout.flush()
     except UsageError as error:
         code = _say(error, 2)
@@ -58,6 +63,26 @@ def run_command(command: Command, argv: list[str] | None = None) -> int:
 def _say(error: Exception, code: int) -> int:
     sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
     return code
+
+
+def _check_targets(args: argparse.Namespace) -> None:
+    """Find out before the work that its results cannot be written where they are wanted."""
+    for option in ("json", "report", "plot", "save", "video"):
+        target = getattr(args, option, None)
+        if target is None or target == "-":
+            continue
+        _check_outside_models(f"--{option} {target}", Path(target))
+        if option == "json":
+            check_writable(Path(target))
+
+
+def _check_outside_models(what: str, path: Path) -> None:
+    for folder in (path.resolve(), *path.resolve().parents):
+        if (folder / MANIFEST).is_file() and (folder / CARD).is_file():
+            raise UsageError(
+                f"{what}: lies in the model directory {folder}, which would no longer match its "
+                "manifest; write elsewhere"
+            )
 
 
 def _silence_decoders() -> None:
@@ -156,14 +181,11 @@ def out(line: str = "") -> None:
 
 
 def write_json(target: str, data: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Write ``data`` to the file ``target``, or to stdout for "-"."""
+    """Write ``data`` to the file ``target``, whole or not at all, or to stdout for "-"."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
         return
     path = Path(target)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+    _check_outside_models(f"--json {target}", path)  # the command may just have written one
+    write_whole(path, text.encode("utf-8", errors="backslashreplace"))

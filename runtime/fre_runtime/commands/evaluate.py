@@ -11,7 +11,7 @@ from fre_runtime.commands.common import (
     write_json,
 )
 from fre_runtime.detector import Detector
-from fre_runtime.errors import ImageError, UsageError
+from fre_runtime.errors import ImageError
 from fre_runtime.evaluation import Evaluation, evaluate
 from fre_runtime.metrics import PixelMetrics
 from fre_runtime.report.evaluated import REPLICATES, evaluation_page
@@ -49,11 +49,6 @@ def run(args: argparse.Namespace) -> int:
     """Run fre-eval."""
     if args.report:  # found before the work, not after
         require_libraries()
-        if args.report.resolve().is_relative_to(args.model.resolve()):
-            raise UsageError(
-                f"--report {args.report} lies in the model directory, which would no longer match "
-                "its manifest; write elsewhere"
-            )
         check_target(args.report)
     detector = Detector(
         args.model, args.engine, args.variant, args.threads, max_pixels=args.max_pixels

@@ -21,6 +21,7 @@ from fre_runtime.progress import track
 from fre_runtime.records import record, scored
 from fre_runtime.result import Result
 from fre_runtime.sources import Frame, expand, frames
+from fre_runtime.whole_file import write_whole
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -123,11 +124,7 @@ def _open_lines(target: str | None) -> contextlib.AbstractContextManager[IO[str]
 
 
 def _save(path: Path, image: Image, result: Result) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_image(overlay(image, result), path.suffix))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_whole(path, encode_image(overlay(image, result), path.suffix))
 
 
 class _Pictures:
@@ -151,5 +148,6 @@ class _Pictures:
         path = self._folder / source.with_name(name)
         if path in self._used:  # a.jpg beside a.png
             path = path.with_name(f"{source.name}.png")
-        self._used.add(path)
+        if not is_video:  # whose frames have a number each, and there may be very many
+            self._used.add(path)
         return path

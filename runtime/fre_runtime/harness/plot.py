@@ -1,10 +1,12 @@
 """Curves of a thread sweep, drawn with matplotlib (``pip install 'fre-edge[plot]'``)."""
 
+import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from fre_runtime.errors import MissingDependencyError, OutputError
+from fre_runtime.errors import MissingDependencyError
+from fre_runtime.whole_file import write_whole
 
 SUFFIXES = (".svg", ".png")
 DASHES = {"graph": "-", "frame": "--", "file": ":"}
@@ -57,11 +59,9 @@ def plot_threads(rows: list[dict[str, Any]], path: Path) -> None:
         axes.set_xticks(sorted({row["threads"] for row in rows}))
         axes.grid(alpha=0.3)
     rate.legend(fontsize="small")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:], dpi=150)
+    write_whole(path, drawn.getvalue())
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:

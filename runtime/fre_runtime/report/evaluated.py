@@ -277,7 +277,7 @@ def _plan(scores: _Scores) -> Iterator[tuple[str, str, list[int]]]:
 
 def _shown(detector: Detector, dataset: Path, name: str, entry: dict[str, Any]) -> Shown:
     path = dataset / name
-    mask = mask_of(dataset, path, entry["kind"])
+    mask = mask_of(dataset, path)
     picture = scored_picture(detector, path, mask)
     return Shown(name, entry["score"], entry["state"], entry["label"], picture)
 

@@ -1,12 +1,10 @@
 """One self-contained HTML file: rendered from a template, written whole or not at all."""
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from fre_runtime.errors import MissingDependencyError, OutputError, UsageError
+from fre_runtime.errors import MissingDependencyError, UsageError
+from fre_runtime.whole_file import check_writable, write_whole
 
 SUFFIXES = (".html", ".htm")
 
@@ -41,14 +39,7 @@ def check_target(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--report {path}: must end in {' or '.join(SUFFIXES)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    check_writable(path)
 
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401 - whatever the template shows
@@ -73,23 +64,5 @@ def write_page(path: Path, html: str) -> None:
     OutputError
         When the disk is full or not writable.
     """
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-            # Names of files need not be valid Unicode.
-            file.write(html.encode("utf-8", errors="backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # temporary files are private
-        temporary.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})")
+    # Names of files need not be valid Unicode.
+    write_whole(path, html.encode("utf-8", errors="backslashreplace"))
