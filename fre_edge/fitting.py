@@ -18,6 +18,7 @@ from fre_edge.fusion import Fusion
 from fre_edge.gathering import Keep
 from fre_edge.job import Job, make_gatherer, make_reader, prepare
 from fre_edge.learning import Learned, learn, recalibrate
+from fre_edge.memory import check_memory
 from fre_edge.options import FitOptions
 from fre_edge.partition import Partition, partition_of
 from fre_edge.saved import Identity, Saved
@@ -120,10 +121,19 @@ class Fit:
         """What is kept of the same photos as another trunk sees them."""
         reader = make_reader(self.photos, self.size, self.options)
         if self.plan.scratch is None or self.plan.streams:
+            if not self.plan.streams:
+                kept = 4 * reader.expected * sum(shape.dimension for shape in self.shapes)
+                check_memory(
+                    kept + 8 * reader.expected**2,
+                    f"keeping the features of {reader.expected} photos as another precision gives "
+                    "them",
+                    "keep features on disk with --scratch DIR",
+                )
             gatherer = make_gatherer(self.plan, self.options, self.shapes, reader.expected, None)
             rows = gather(trunk, reader, gatherer)
             return _of_photos(gatherer.state(), rows, self.options)
         # The files stay readable after their names have gone.
+        self.plan.scratch.mkdir(parents=True, exist_ok=True)  # an export clears it
         with tempfile.TemporaryDirectory(dir=self.plan.scratch) as folder:
             keep = Keep(self.shapes, len(self.photos), Path(folder))
             gather(trunk, reader, keep)

@@ -15,6 +15,7 @@ from fre_edge.strategies.base import BATCH, Features, Rank, check_finite, releas
 from fre_edge.strategies.incremental import sketch_rows
 from fre_edge.strategies.sketch import Sketcher
 from fre_edge.tensors import Tensors, below, prefixed, reserve
+from fre_runtime.errors import DataError
 from fre_runtime.groups import Groups
 
 
@@ -60,13 +61,19 @@ class Keep:
         self, shapes: Sequence[FeatureShape], most: int, folder: Path | None = None
     ) -> None:
         self._filled = 0
+        self._lost: Path | None = None
         if folder is None:
             self._layers = [np.empty((most, shape.dimension), np.float32) for shape in shapes]
         else:
-            self._layers = [
-                _on_disk(folder / f"layer_{i}.f32", (most, shape.dimension))
-                for i, shape in enumerate(shapes)
-            ]
+            self._layers = []
+            for i, shape in enumerate(shapes):
+                path, size = folder / f"layer_{i}.f32", 4 * most * shape.dimension
+                if not path.is_file() or path.stat().st_size != size:
+                    self._lost = path
+                reserve(path, size)
+                self._layers.append(
+                    np.memmap(path, np.float32, "r+", shape=(most, shape.dimension))
+                )
 
     @property
     def dimensions(self) -> list[int]:
@@ -97,13 +104,19 @@ class Keep:
         return {"filled": np.array([self._filled])}
 
     def restore(self, tensors: Tensors) -> None:
-        """See `Gatherer`."""
+        """See `Gatherer`.
+
+        Raises
+        ------
+        DataError
+            When a file of features was not there, or had another size: what it held is lost.
+        """
+        if self._lost is not None:
+            raise DataError(
+                f"{self._lost}: is missing or was cut since the fit was stopped, and its features "
+                "with it; give an empty folder to begin again"
+            )
         self._filled = int(tensors["filled"][0])
-
-
-def _on_disk(path: Path, shape: tuple[int, int]) -> Features:
-    reserve(path, 4 * shape[0] * shape[1])
-    return np.memmap(path, np.float32, "r+", shape=shape)
 
 
 class Stream:

@@ -13,7 +13,7 @@ from fre_edge.options import FitOptions
 from fre_edge.saved import Identity
 from fre_edge.strategies.base import Rank
 from fre_edge.strategies.choose import Plan
-from fre_runtime.errors import UsageError
+from fre_runtime.errors import DataError, UsageError
 from fre_runtime.files import good_images
 from fre_runtime.groups import GroupTable
 from fre_runtime.photos import PhotoReader, on_photos
@@ -61,9 +61,9 @@ class Job:
         if plan.scratch is None:
             return None
         options = self.options
-        sketch = [options.groups, options.components, options.seed] if plan.streams else []
+        sketch = [_table(options.groups), options.components, options.seed] if plan.streams else []
         same = {"method": plan.method, "number of processes": processes}
-        same |= {"photos": _digest([str(path) for path in paths]), "sketch": sketch}
+        same |= {"photos": _digest([_as_it_is(path) for path in paths]), "sketch": sketch}
         same |= {"max_pixels": options.max_pixels}
         return Checkpoint(plan.scratch, self.identity.fields() | same)
 
@@ -76,6 +76,8 @@ def prepare(images: str | Path | Sequence[Path] | None, options: FitOptions) -> 
         paths = good_images(folder)
     else:
         folder, paths = None, list(images or [])
+        if images is not None and not paths:
+            raise DataError("the list of photos is empty; give at least 2 photos of good parts")
     if paths and options.groups not in ("auto", "none"):
         GroupTable.read(Path(options.groups))  # a bad file is found before the work
     backbone = build_backbone(
@@ -138,6 +140,22 @@ def make_gatherer(
         rank = Rank(options.variance, options.components)
         return Stream(shapes, rank, options.groups, options.seed)
     return Keep(shapes, photos, scratch)
+
+
+def _as_it_is(path: Path) -> str:
+    """A photo's name, size and time: another photo under the same name is another one."""
+    try:
+        status = path.stat()
+    except OSError:  # skipped later, with the reason
+        return str(path)
+    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _table(groups: str) -> str:
+    """The option ``groups``, with what stands in the table that it may name."""
+    if groups in ("auto", "none"):
+        return groups
+    return f"{groups} with sha256 {hashlib.sha256(Path(groups).read_bytes()).hexdigest()}"
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ from fre_edge.strategies.base import (
     Strategy,
     Subspace,
     check_finite,
-    refit_maps,
+    check_leaves_error,
 )
 from fre_edge.strategies.covariance import Covariance
 from fre_edge.strategies.pca import Pca
@@ -203,7 +203,7 @@ class Divided:
     def fit(self, parts: Sequence[Rows], rank: Rank) -> list[Subspace]:
         """One subspace for each of ``parts``, as `Partition.rows` gives them."""
         try:
-            return [self._suited(rows).fit(rows, rank) for rows in parts]
+            subspaces = [self._suited(rows).fit(rows, rank) for rows in parts]
         except DegenerateError as error:
             if len(parts) == 1:
                 raise
@@ -211,6 +211,9 @@ class Divided:
                 f"one of the {len(parts)} regions shows the same in all photos ({error}); is there "
                 "a border, or padding? Take fewer regions, or --subspace whole"
             ) from error
+        for subspace in subspaces:
+            check_leaves_error(subspace)
+        return subspaces
 
     def held_out(
         self,
@@ -236,10 +239,8 @@ class Divided:
         for i, (part, rows) in enumerate(zip(self.partition.parts, parts, strict=True)):
             of_rows = [_rows_of(fold, part) for fold in folds]
             suited = self._suited(rows)
-            if shown is None:
-                found = suited.held_out(rows, part.shape, of_rows, rank)
-            else:
-                found = refit_maps(suited, rows, part.shape, of_rows, rank, shown[i])
+            others = None if shown is None else shown[i]
+            found = suited.held_out(rows, part.shape, of_rows, rank, others)
             maps.append(torch.from_numpy(found))
         shape = self.partition.shape
         joined: Floats = self.partition.join(maps).numpy()

@@ -60,12 +60,14 @@ def reserve(path: Path, size: int) -> None:
     A sparse file would kill the process where the disk is full at last, so this raises
     `OutputError` at once.
     """
+    there = path.exists()
     try:
-        with path.open("r+b" if path.exists() else "w+b") as file:
+        with path.open("r+b" if there else "w+b") as file:
             file.truncate(size)
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
     except OSError as error:
-        path.unlink(missing_ok=True)
+        if not there:
+            path.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: no room for {size / 1e9:.2f} GB ({error.strerror or error})"
         ) from error

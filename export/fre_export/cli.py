@@ -298,6 +298,8 @@ def _fit_options(args: argparse.Namespace) -> FitOptions:
         base = replace(base, pool_overlap=None)
     if chosen.keys() & {"layers", "subspace", "components"}:
         base = replace(base, max_components=None)
+    if "max_components" in chosen:  # a limit beside the variance
+        base = replace(base, components=None)
     if "method" in chosen:
         base = replace(base, warm_start=False)
     chosen["view"] = _view(args, base.view)

@@ -33,7 +33,7 @@ from fre_export.variants import (
 from fre_runtime.card import Backbone, Card, Graph, Layer, Training, Variant
 from fre_runtime.engines.loading import open_engine
 from fre_runtime.environment import package_versions
-from fre_runtime.errors import EngineError, UsageError
+from fre_runtime.errors import EngineError, MemoryLimitError, UsageError
 from fre_runtime.image import RESIZE_RULE, encode_image
 from fre_runtime.model_dir import (
     CARD,
@@ -181,7 +181,7 @@ def _write(root: Path, fitted: Fit, folder: Path | None, options: ExportOptions,
     for variant in options.variants:
         try:
             built[variant] = build_variant(model, variant, built["fp32"])
-        except (VariantError, ParityError, EngineError) as error:
+        except (VariantError, ParityError, EngineError, MemoryLimitError) as error:
             said = str(error).replace(f"{root}{os.sep}", "")
             log.warning("variant %s is left out: %s", variant, said)
             _remove(root, variant_files(variant))

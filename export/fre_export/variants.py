@@ -217,10 +217,22 @@ def _reader(model: Model, photos: list[Path]) -> PhotoReader:
     return PhotoReader(photos, *model.fitted.size, options.view, options.max_pixels)
 
 
-def _accuracy(model: Model, fp32: Built, built: Built) -> Accuracy:
+def rank_correlation(one: Fit, other: Fit) -> float:
+    """Spearman's, of the held-out scores of the photos that both have one of; 0 where undefined.
+
+    Where photos are sketched as they come, either fit may have kept a sample of its own.
+    """
     from scipy.stats import spearmanr  # here, since loading it takes half a second
 
-    correlation = spearmanr(fp32.fitted.held_out_scores, built.fitted.held_out_scores).statistic
+    shared, a, b = np.intersect1d(one.photo_of_score, other.photo_of_score, return_indices=True)
+    known = shared >= 0  # the others are photos of earlier models
+    if known.sum() < 2:
+        return 0.0
+    found = spearmanr(one.held_out_scores[a[known]], other.held_out_scores[b[known]])
+    return float(np.nan_to_num(found.statistic))
+
+
+def _accuracy(model: Model, fp32: Built, built: Built) -> Accuracy:
     sides = {"fp32": fp32, "variant": built}
     scores: dict[str, list[np.float32]] = {key: [] for key in sides}
     labelled = []
@@ -249,7 +261,7 @@ def _accuracy(model: Model, fp32: Built, built: Built) -> Accuracy:
         )
     ours, theirs = figures["variant"], figures["fp32"]
     return Accuracy(
-        rank_correlation=float(np.nan_to_num(correlation)),
+        rank_correlation=rank_correlation(fp32.fitted, built.fitted),
         images=len(labels),
         image_auroc=ours[0],
         image_auroc_fp32=theirs[0],

@@ -83,9 +83,16 @@ class Autoencoder:
         log.info("autoencoder: %.5f of the variance, PCA %.5f", found.captured, start.captured)
         return replace(found, shortfall=lacking + start.shortfall)
 
-    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+    def held_out(
+        self,
+        rows: Rows,
+        shape: FeatureShape,
+        folds: Folds,
+        rank: Rank,
+        shown: Rows | None = None,
+    ) -> Floats:
         """See `Strategy`; trains once for each fold."""
-        return refit_maps(self, rows, shape, folds, rank)
+        return refit_maps(self, rows, shape, folds, rank, shown)
 
 
 class _Coder(nn.Module):

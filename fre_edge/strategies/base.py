@@ -228,10 +228,18 @@ class Strategy(Protocol):
         """
         ...
 
-    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+    def held_out(
+        self,
+        rows: Rows,
+        shape: FeatureShape,
+        folds: Folds,
+        rank: Rank,
+        shown: Rows | None = None,
+    ) -> Floats:
         """Anomaly map of each row under a subspace fitted without the row's fold.
 
-        Returns float64 (N, h, w): M(i,j) = 1/C sum_c e(c,i,j)^2.
+        ``shown`` are the same photos as another backbone sees them, to be judged in place of
+        ``rows``. Returns float64 (N, h, w): M(i,j) = 1/C sum_c e(c,i,j)^2.
         """
         ...
 
@@ -244,10 +252,7 @@ def refit_maps(
     rank: Rank,
     shown: Rows | None = None,
 ) -> Floats:
-    """`Strategy.held_out` by the plain way: fit once for each fold.
-
-    ``shown`` are the same photos as another backbone sees them, to be judged in place of ``rows``.
-    """
+    """`Strategy.held_out` by the plain way: fit once for each fold."""
     shown = rows if shown is None else shown
     maps = np.zeros((len(rows), shape.height, shape.width))
     for held_out in folds:
@@ -277,6 +282,29 @@ def gram(features: Features) -> tuple[Floats, Floats]:
         tile -= mean[columns]
         _add_product(matrix, tile)
     return mean, _mirrored(matrix)
+
+
+def check_leaves_error(subspace: "Subspace") -> None:
+    """Refuse a subspace of every direction: what it leaves is rounding, and rejects nothing."""
+    k, dimension = subspace.components.shape
+    if k == dimension:
+        raise DataError(
+            f"{k} components of vectors with {dimension} features leave no error to detect by; "
+            "ask for less variance or fewer components"
+        )
+
+
+def cross_products(shown: Features, features: Features, mean: Floats) -> Floats:
+    """Return (X' - mu) (X - mu)^T for ``shown`` X' and ``features`` X, float64 (N, N)."""
+    matrix = np.zeros((len(shown), len(features)))
+    for columns, tile in tiles(features):
+        tile -= mean[columns]
+        other = columns_of(shown, columns, np.float64)
+        other -= mean[columns]
+        for start in range(0, len(other), FEW_ROWS):
+            rows = slice(start, start + FEW_ROWS)
+            matrix[rows] += other[rows] @ tile.T
+    return matrix
 
 
 def products(features: Features, mean: Floats) -> Floats:

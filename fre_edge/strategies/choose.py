@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fre_edge.grouping import FOLDS
 from fre_edge.memory import SHARE, check_disk, check_memory, free_memory, in_gb
-from fre_edge.options import FitOptions
+from fre_edge.options import FitOptions, regions_of
 from fre_edge.state import SAMPLE_BYTES
 from fre_edge.strategies.base import TILE, Rank, Strategy
 from fre_edge.strategies.incremental import Incremental, sketch_rows
@@ -94,6 +94,9 @@ def memory_needed(
         return processes * kept + 4 * rows * (FOLDS + 4) * widest
     features = 4 * photos * sum(dimensions) if options.scratch is None else 0
     features += features * (processes - 1) // processes  # until the fitting one has them all
+    regions = regions_of(options.subspace) ** 2
+    if regions > 1:  # each has its own copy of its features, and its own Gram matrix
+        features += 8 * photos * widest // regions + 8 * photos**2 * regions
     k = options.components or min(photos, widest) // 2
     if options.view.tile and options.groups == "auto" and method != "pca":
         features += 16 * photos**2  # scenes are told apart by all tiles at once

@@ -18,11 +18,11 @@ from fre_edge.strategies.base import (
     Rank,
     Rows,
     Subspace,
+    check_leaves_error,
     check_varies,
     point,
 )
 from fre_edge.strategies.pca import eigh_descending, signs
-from fre_runtime.errors import DataError
 
 BATCH = 4096
 """Rows at a time; they are short."""
@@ -70,17 +70,15 @@ class Moments:
         rank.check(self.count)
         eigenvalues, vectors = eigh_descending(self.scatter)
         check_varies(eigenvalues[0], self.mean, self.count)
-        k, dimension = rank.choose(eigenvalues), len(self.mean)
-        if k == dimension:
-            raise DataError(
-                f"{k} components of vectors with {dimension} features leave no error to detect by; "
-                "ask for less variance or fewer components"
-            )
+        k = rank.choose(eigenvalues)
         components: Features = np.ascontiguousarray(vectors[:, :k].T, np.float32)
         components *= signs(components)[:, None]
         energy = float(eigenvalues.sum())
         captured = float(eigenvalues[:k].sum()) / energy
-        return Subspace(self.mean.astype(np.float32), components, eigenvalues, energy, captured)
+        mean = self.mean.astype(np.float32)
+        subspace = Subspace(mean, components, eigenvalues, energy, captured)
+        check_leaves_error(subspace)
+        return subspace
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,14 @@ class Covariance:
         """See `Strategy`."""
         return Moments.of(rows, np.arange(len(rows))).subspace(rank)
 
-    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+    def held_out(
+        self,
+        rows: Rows,
+        shape: FeatureShape,
+        folds: Folds,
+        rank: Rank,
+        shown: Rows | None = None,
+    ) -> Floats:
         """See `Strategy`."""
         moments = [Moments.of(rows, fold) for fold in folds]
         maps = np.zeros((len(rows), shape.height, shape.width))
@@ -101,5 +106,5 @@ class Covariance:
                 subspace = rest.subspace(rank.within(rest.count))
             except DegenerateError:  # though the rows as a whole are not
                 subspace = point(rest.mean)
-            maps[fold] = subspace.error_maps(rows.take(fold), shape)
+            maps[fold] = subspace.error_maps((shown or rows).take(fold), shape)
         return maps

@@ -34,7 +34,14 @@ class Incremental:
             sketcher.add(batch)
         return sketcher.sketch(cut=False).subspace(rank)
 
-    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+    def held_out(
+        self,
+        rows: Rows,
+        shape: FeatureShape,
+        folds: Folds,
+        rank: Rank,
+        shown: Rows | None = None,
+    ) -> Floats:
         """See `Strategy`; one pass makes a sketch of each fold, the others' are merged."""
         sketches = []
         for held_out in folds:
@@ -44,7 +51,7 @@ class Incremental:
             sketches.append(sketcher.sketch())
         maps = np.zeros((len(rows), shape.height, shape.width))
         for held_out, subspace in zip(folds, subspaces_without(sketches, rank), strict=True):
-            maps[held_out] = subspace.error_maps(rows.take(held_out), shape)
+            maps[held_out] = subspace.error_maps((shown or rows).take(held_out), shape)
         return maps
 
 

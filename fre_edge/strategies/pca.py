@@ -26,6 +26,7 @@ from fre_edge.strategies.base import (
     Subspace,
     check_varies,
     columns_of,
+    cross_products,
 )
 
 LARGE = 3000
@@ -44,9 +45,21 @@ class Pca:
         """See `Strategy`."""
         return fit_pca(rows.whole(), *rows.gram, rank)
 
-    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+    def held_out(
+        self,
+        rows: Rows,
+        shape: FeatureShape,
+        folds: Folds,
+        rank: Rank,
+        shown: Rows | None = None,
+    ) -> Floats:
         """See `Strategy`."""
-        return held_out_maps(rows.whole(), rows.gram[1], shape, folds, rank)
+        mean, matrix = rows.gram
+        if shown is None:
+            return held_out_maps(rows.whole(), matrix, shape, folds, rank)
+        features, others = rows.whole(), shown.whole()
+        cross = cross_products(others, features, mean)
+        return held_out_maps(features, matrix, shape, folds, rank, others, cross)
 
 
 def fit_pca(features: Features, mean: Floats, matrix: Floats, rank: Rank) -> Subspace:
@@ -117,7 +130,13 @@ def signs(components: Features) -> Features:
 
 
 def held_out_maps(
-    features: Features, matrix: Floats, shape: FeatureShape, folds: Folds, rank: Rank
+    features: Features,
+    matrix: Floats,
+    shape: FeatureShape,
+    folds: Folds,
+    rank: Rank,
+    shown: Features | None = None,
+    cross: Floats | None = None,
 ) -> Floats:
     """Anomaly map of each image under a PCA fitted without the image's fold.
 
@@ -133,6 +152,9 @@ def held_out_maps(
         Indices of the images held out together; each image in exactly one fold.
     rank
         Chooses each fold's k, as for the whole.
+    shown, cross
+        The same images as another backbone sees them, (N, D), which are judged in place of
+        ``features``, and their `cross_products` with these, (N, N).
 
     Returns
     -------
@@ -142,19 +164,24 @@ def held_out_maps(
     cells = shape.height * shape.width
     channels = max(1, min(16, TILE_BYTES // (8 * len(features) * cells)))
     for held_out in folds:
-        weights = residual_weights(matrix, held_out, rank)
+        weights = residual_weights(matrix, held_out, rank, cross)
         for start in range(0, shape.channels, channels):
             columns = slice(start * cells, min(start + channels, shape.channels) * cells)
             errors = weights @ columns_of(features, columns, np.float64)
+            if shown is not None:
+                errors += shown[held_out, columns]
             errors = errors.reshape(len(held_out), -1, shape.height, shape.width)
             maps[held_out] += np.square(errors, out=errors).sum(1)
     return maps / shape.channels
 
 
-def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) -> Floats:
+def residual_weights(
+    matrix: Floats, held_out: NDArray[np.int64], rank: Rank, cross: Floats | None = None
+) -> Floats:
     """Write the held-out residuals as combinations of all images: e = A X, A of shape (n, N).
 
-    The rows of A sum to zero, so X need not be centred.
+    The rows of A sum to zero, so X need not be centred. With ``cross``, the products of other views
+    X' of the images with X, e = x' + A X, and the rows sum to -1.
     """
     total = len(matrix)
     train = np.setdiff1d(np.arange(total), held_out)
@@ -163,12 +190,14 @@ def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) ->
     inner -= row_mean
     inner -= row_mean[:, None]
     inner += row_mean.mean()
-    cross = matrix[np.ix_(held_out, train)]
-    cross = cross - cross.mean(1, keepdims=True) - row_mean + row_mean.mean()
+    own = cross is None
+    across = (matrix if cross is None else cross)[np.ix_(held_out, train)]
+    across = across - across.mean(1, keepdims=True) - row_mean + row_mean.mean()
 
     weights = np.zeros((len(held_out), total))
     weights[:, train] = -1.0 / len(train)  # - mean of the training part
-    weights[np.arange(len(held_out)), held_out] = 1.0
+    if own:
+        weights[np.arange(len(held_out)), held_out] = 1.0
     if len(train) > 1:
         total_variance = float(np.trace(inner))
         eigenvalues, vectors = eigh_descending(inner, rank.bound, overwrite=True)
@@ -177,5 +206,5 @@ def residual_weights(matrix: Floats, held_out: NDArray[np.int64], rank: Rank) ->
             k = rank.choose(eigenvalues[: len(train) - 1], total_variance)
             basis = vectors[:, :k]
             # projection onto the directions W = L^-1/2 V^T Xc, written in terms of X
-            weights[:, train] -= (cross @ basis / eigenvalues[:k]) @ basis.T
+            weights[:, train] -= (across @ basis / eigenvalues[:k]) @ basis.T
     return weights

@@ -86,9 +86,16 @@ class Randomized:
         mean32 = mean.astype(np.float32)
         return Subspace(mean32, components, eigenvalues, energy, captured, shortfall)
 
-    def held_out(self, rows: Rows, shape: FeatureShape, folds: Folds, rank: Rank) -> Floats:
+    def held_out(
+        self,
+        rows: Rows,
+        shape: FeatureShape,
+        folds: Folds,
+        rank: Rank,
+        shown: Rows | None = None,
+    ) -> Floats:
         """See `Strategy`."""
-        return refit_maps(self, rows, shape, folds, rank)
+        return refit_maps(self, rows, shape, folds, rank, shown)
 
     def _iterate(
         self, rows: Rows, mean: Floats, size: int

@@ -111,7 +111,9 @@ def test_fails_with_one_clear_line(
 
 def test_an_update_takes_over_what_is_not_given(monkeypatch):
     def chosen(*argv):
-        return cli._fit_options(cli.parse_args(["p", "--update", "m", "--out", "o", *argv]))
+        options = cli._fit_options(cli.parse_args(["p", "--update", "m", "--out", "o", *argv]))
+        options.check()
+        return options
 
     changes = {"max_pixels": 123, "method": "tied-ae", "warm_start": True}
     options = dataclasses.replace(OPTIONS, **changes)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from fre_export import ExportOptions, export, variants
 from fre_export.parity import TOLERANCES, Tolerance
-from fre_export.variants import MIN_RANK_CORRELATION, VariantError, check_gate
+from fre_export.variants import MIN_RANK_CORRELATION, VariantError, check_gate, rank_correlation
 from fre_runtime import Detector
 from fre_runtime.card import Accuracy
 from fre_runtime.harness.gate import MAX_AUROC_LOSS, MAX_REJECT_CHANGE
@@ -97,3 +99,15 @@ def test_a_variant_that_fails_is_left_out_and_fp32_is_written(
     assert not [name for name in names if "int8" in name]
     assert {"model.onnx", "openvino/model.xml", "golden/fp32.npz"} <= names
     assert Detector(model).info.precision == "f32"
+
+
+def test_held_out_scores_are_compared_photo_by_photo():
+    """Where photos are sketched, either fit keeps a sample of its own."""
+
+    def scored(photos, scores):
+        return SimpleNamespace(photo_of_score=np.array(photos), held_out_scores=np.array(scores))
+
+    fp32 = scored([7, 2, 5, -1, 9], [1.0, 4.0, 2.0, 9.0, 3.0])
+    assert rank_correlation(fp32, scored([2, 9, 7, 5], [40.0, 30.0, 10.0, 20.0])) == 1
+    assert rank_correlation(fp32, scored([9, 2, 5, -1], [1.0, 0.0, 2.0, 9.0])) == -1
+    assert rank_correlation(fp32, scored([9, 3], [1.0, 2.0])) == 0

@@ -148,11 +148,12 @@ OPTIONS = FitOptions(
 )
 
 
+@pytest.mark.parametrize("method", ["auto", "randomized"])
 @pytest.mark.parametrize("rank", [{"variance": 1.0}, {"components": 64}])
-def test_a_subspace_of_every_direction_is_refused(rank, tmp_path, make_folder):
+def test_a_subspace_of_every_direction_is_refused(rank, method, tmp_path, make_folder):
     folder = make_folder(tmp_path, 6)
     with pytest.raises(DataError, match="64 components of vectors with 64 features leave no error"):
-        fit(folder, dataclasses.replace(OPTIONS, **rank))
+        fit(folder, dataclasses.replace(OPTIONS, method=method, **rank))
 
 
 def test_what_is_streamed_cannot_be_divided(tmp_path, make_folder):

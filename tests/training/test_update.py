@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -237,6 +239,57 @@ def test_goes_on_after_a_kill_to_the_same_result(photos, tmp_path, kill, streams
     assert found.photos == expected.photos
     clear(tmp_path / "scratch")
     assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize("lost", ["missing", "cut"])
+def test_features_that_were_lost_are_not_taken_for_zeros(lost, photos, tmp_path, kill):
+    options = dataclasses.replace(OPTIONS, method="pca", scratch=str(tmp_path / "scratch"))
+    kill(14)
+    with pytest.raises(Killed):
+        fit(photos, options)
+    kill(0)
+    path = tmp_path / "scratch" / "layer_0.f32"
+    if lost == "missing":
+        path.unlink()
+    else:
+        os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"layer_0.f32: is missing or was cut .* empty folder"):
+        fit(photos, options)
+
+
+def test_a_photo_that_changed_meanwhile_begins_no_mixture(tmp_path, kill, make_folder):
+    folder = make_folder(tmp_path / "good", 10)
+    options = dataclasses.replace(OPTIONS, scratch=str(tmp_path / "scratch"))
+    kill(6)
+    with pytest.raises(Killed):
+        fit(folder, options)
+    kill(0)
+    shutil.copy(folder / "photo_001.png", folder / "photo_000.png")
+    with pytest.raises(DataError, match="the fit that was stopped there had another photos"):
+        fit(folder, options)
+
+
+def test_no_photos_are_refused(photos, tmp_path):
+    with pytest.raises(DataError, match="the list of photos is empty"):
+        fit([], OPTIONS)
+
+
+def test_features_of_another_precision_are_foreseen(photos, monkeypatch):
+    fitted = fit(photos, dataclasses.replace(OPTIONS, method="pca"))
+    monkeypatch.setattr("fre_edge.memory.free_memory", lambda: 10**4)
+    with pytest.raises(MemoryLimitError, match=r"features of 24 photos as another .* --scratch"):
+        fitted.gather(extraction.TorchTrunk(fitted.extractor()))
+
+
+def test_features_on_disk_can_be_gathered_again_once_they_were_cleared(photos, tmp_path):
+    scratch = tmp_path / "scratch"
+    fitted = fit(photos, dataclasses.replace(OPTIONS, method="pca", scratch=str(scratch)))
+    expected = fitted.state.kept[0].copy()
+    clear(scratch)
+    seen = fitted.gather(extraction.TorchTrunk(fitted.extractor()))
+    np.testing.assert_array_equal(seen.kept[0], expected)
+    again = fitted.recalibrate(seen)
+    np.testing.assert_allclose(again.held_out_scores, fitted.held_out_scores, rtol=1e-5)
 
 
 def test_copies_and_broken_files_are_remembered_after_a_kill(photos, tmp_path, kill, make_folder):

@@ -48,6 +48,13 @@ def test_ten_thousand_large_ones_on_disk_take_less_than_4_gib(tmp_path):
     assert memory_needed("pca", options, 10_000, [65_536]) < 4 * 2**30
 
 
+def test_regions_have_a_gram_matrix_each():
+    whole, many = (
+        memory_needed("pca", FitOptions(subspace=s), 4000, [65_536]) for s in ("whole", "regions:4")
+    )
+    assert many - whole > 15 * 8 * 4000**2
+
+
 def test_a_stream_takes_the_same_for_any_number_of_photos():
     few, many = (memory_needed("incremental", FitOptions(), n, [8192]) for n in (10**3, 10**7))
     assert few == many

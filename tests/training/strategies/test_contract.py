@@ -126,6 +126,18 @@ def test_held_out_maps_come_from_fits_that_have_not_seen_the_fold(one, features)
     assert again[3].mean() > 10 * maps[3].mean()
 
 
+@pytest.mark.parametrize("one", SHORT)
+def test_held_out_rows_may_be_shown_as_another_backbone_sees_them(one, features):
+    rows, few = Rows(features[:90]), Rank(1.0, K)
+    folds = [np.arange(0, 40), np.arange(40, 90)]
+    noise = np.random.default_rng(1).normal(size=(90, SHAPE.dimension)).astype(np.float32)
+    shown = Rows(features[:90] + noise)
+    maps = SHORT[one].held_out(rows, SHAPE, folds, few, shown)
+    expected = refit_maps(SHORT[one], rows, SHAPE, folds, few, shown)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4)
+    assert not np.allclose(maps, SHORT[one].held_out(rows, SHAPE, folds, few), rtol=1e-3)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_feature_that_is_not_finite_is_refused(name, features, value):
     bad = features.copy()
