@@ -214,7 +214,7 @@ def suit(
                 f"weights {info.source}: {name} has shape {tuple(tensor.shape)}, the network "
                 f"expects {tuple(own[name].shape)}; they belong to another network"
             )
-        # A sum of float32 in float64 is finite where all of them are; one look at each takes longer.
+        # A sum of float32 in float64 is finite where all are; looking at each takes longer.
         if tensor.is_floating_point() and not bool(tensor.sum(dtype=torch.float64).isfinite()):
             raise WeightsError(f"weights {info.source}: {name} holds a non-finite value")
     return {name: state[name] for name in used}
