@@ -3,9 +3,10 @@
 The photos are taken in blocks. A worker scores a block and writes its results to a file of its own,
 which appears whole or not at all; nothing else travels through the cluster, so that memory does not
 grow with the archive beyond the list of its paths. Whatever stopped a run, the next one goes on
-with the blocks that have no file.
+with the blocks that have no file, or a damaged one. One run at a time works in a folder.
 """
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from fre_runtime.detector import Detector
 from fre_runtime.errors import DataError, FreError, MissingDependencyError, OutputError, UsageError
+from fre_runtime.folder_lock import LOCK, alone_in
 from fre_runtime.image import MAX_PIXELS
 from fre_runtime.model_dir import MANIFEST, open_model_dir
 from fre_runtime.progress import track
@@ -59,7 +61,7 @@ class Plan:
     max_pixels: int
     block: int
     sources: str
-    """Number and sha256 of the paths."""
+    """Number and sha256 of the files: where they are, their sizes and times of change."""
 
 
 def score_archive(
@@ -110,13 +112,15 @@ def score_archive(
     Raises
     ------
     UsageError
-        When ``out`` holds results of another model or of other photos; names what differs.
+        When ``out`` holds results of another model or of other photos, be it under the same names;
+        names what differs.
     ClusterError
         When the cluster cannot be reached, or its workers fail.
     MissingDependencyError
         When Ray is not installed.
     DataError, ArtifactError, OutputError
-        When sources or model are missing or damaged, or results cannot be written.
+        When sources or model are missing or damaged, or results cannot be written, such as while
+        another run writes there.
     """
     ray = _import_ray()
     directory = open_model_dir(model)
@@ -128,20 +132,9 @@ def score_archive(
         threads,
         max_pixels,
         block,
-        f"{len(paths)} with sha256 {hashlib.sha256(bytes(1).join(paths)).hexdigest()}",
+        f"{len(paths)} with sha256 {_digest(paths)}",
     )
     folder = Path(out).absolute()
-    _claim(folder, plan)
-    blocks = range(-(-len(paths) // block))
-    missing = [i for i in blocks if not _part(folder, i).is_file()]
-    counts = Counter(dict.fromkeys(STATES, 0))
-    for i in sorted(set(blocks) - set(missing)):
-        counts.update(_states(_part(folder, i)))
-    if not missing:
-        return counts
-    rows = [
-        {"number": i, "paths": bytes(1).join(paths[i * block : (i + 1) * block])} for i in missing
-    ]
     worker = {
         "model": str(directory.path.absolute()),
         "engine": plan.engine,
@@ -151,15 +144,28 @@ def score_archive(
         "folder": str(folder),
         "work_folder": os.getcwd(),
     }
-    with _Session(ray, address):
-        done = _score(ray, rows, worker, threads)
-        for found in done if quiet else track(done, len(missing), f"scoring blocks of {block}"):
-            counts.update(found)
-    if absent := [i for i in missing if not _part(folder, i).is_file()]:
-        raise OutputError(
-            f"{folder}: {len(absent)} of the files that the workers wrote are not there, the first "
-            f"is {_part(folder, absent[0]).name}; give a folder that all machines share"
-        )
+    counts = Counter(dict.fromkeys(STATES, 0))
+    rows = []
+    with _alone(folder):
+        _claim(folder, plan)
+        for i in range(-(-len(paths) // block)):
+            mine = paths[i * block : (i + 1) * block]
+            if finished := _finished(_part(folder, i), len(mine)):
+                counts.update(finished)
+            else:
+                rows.append({"number": i, "paths": bytes(1).join(mine)})
+        if not rows:
+            return counts
+        with _Session(ray, address):
+            done = _score(ray, rows, worker, threads)
+            for found in done if quiet else track(done, len(rows), f"scoring blocks of {block}"):
+                counts.update(found)
+        parts = [_part(folder, row["number"]) for row in rows]
+        if absent := [part.name for part in parts if not part.is_file()]:
+            raise OutputError(
+                f"{folder}: {len(absent)} of the files that the workers wrote are not there, the "
+                f"first is {absent[0]}; give a folder that all machines share"
+            )
     return counts
 
 
@@ -327,19 +333,53 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06d}.jsonl"
 
 
-def _states(part: Path) -> Iterator[str]:
-    with part.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["state"]
+def _digest(paths: list[bytes]) -> str:
+    """Tell files apart by more than names: photos of other parts are often called the same."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            found = os.stat(path)
+            state = f"{found.st_size} {found.st_mtime_ns}"
+        except OSError:  # it is scored as invalid later
+            state = "missing"
+        digest.update(os.path.abspath(path) + b"\0" + state.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _finished(part: Path, photos: int) -> Counter[str] | None:
+    """How many pictures of a block are what; None where its file is not there, or damaged."""
+    try:
+        with part.open(encoding="utf-8") as lines:
+            counts = Counter(json.loads(line)["state"] for line in lines)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = sum(counts.values()) >= photos  # a video gives more lines than one
+    return counts if whole and counts.keys() <= set(STATES) else None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder: each takes unfinished files for those of a dead one."""
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone_in(folder, wait=False))
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{folder}: another run writes its results there; wait until it has ended, or "
+                "choose another folder"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        yield
 
 
 def _claim(folder: Path, plan: Plan) -> None:
     """Make the folder that of ``plan``, or see that it is."""
     path = folder / PLAN
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            if any(folder.iterdir()):
+            if any(file.name != LOCK for file in folder.iterdir()):
                 raise UsageError(
                     f"{folder}: holds other files than the results of an archive; choose another "
                     "folder"
@@ -362,6 +402,7 @@ def _claim(folder: Path, plan: Plan) -> None:
     for name, value in asdict(plan).items():
         if earlier.get(name) != value:
             raise UsageError(
-                f"{folder}: holds results of another {name} ({earlier.get(name)}, now {value}); "
-                "choose another folder"
+                f"{folder}: holds results of another {name} ({earlier.get(name)}, now {value}"
+                f"{'; are the photos others, or changed?' * (name == 'sources')}); choose another "
+                "folder"
             )

@@ -17,13 +17,15 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Wait until nobody else is in ``folder``, made if need be, and keep others out.
 
     A folder that was made for this, and is empty after an error, is taken away again.
 
     Raises
     ------
+    BlockingIOError
+        When somebody else is there, and not to ``wait``.
     OSError
         When the folder cannot be made or written.
     """
@@ -34,7 +36,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o755)  # servers may run as another user
             made = True
-        file = _locked(folder)
+        file = _locked(folder, wait=wait)
     with file:
         try:
             yield
@@ -47,7 +49,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         _remove_lock(folder)
 
 
-def _locked(folder: Path) -> BinaryIO | None:
+def _locked(folder: Path, *, wait: bool) -> BinaryIO | None:
     """The open lock; None where whoever had it before has just taken it away."""
     path = folder / LOCK
     try:
@@ -55,7 +57,7 @@ def _locked(folder: Path) -> BinaryIO | None:
     except FileNotFoundError:
         return None
     try:
-        _wait_for(file)
+        _take(file, wait=wait)
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
     except FileNotFoundError:
@@ -67,15 +69,22 @@ def _locked(folder: Path) -> BinaryIO | None:
     return None
 
 
-def _wait_for(file: BinaryIO) -> None:
+def _take(file: BinaryIO, *, wait: bool) -> None:
     if sys.platform == "win32":
         while True:
-            with contextlib.suppress(OSError):  # it gives up after ten seconds
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
                 return
+            except OSError as error:  # it gives up after ten seconds
+                if not wait:
+                    raise BlockingIOError(*error.args) from error
     else:
-        with contextlib.suppress(OSError):  # some network drives have no locks; go on without
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:  # some network drives have no locks; go on without
+            pass
 
 
 def _remove_lock(folder: Path) -> None:

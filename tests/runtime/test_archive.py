@@ -5,14 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from fre_runtime import Detector, archive
 from fre_runtime.archive import ClusterError, score_archive
 from fre_runtime.commands import run as run_module
 from fre_runtime.commands.common import run_command
-from fre_runtime.errors import MissingDependencyError, UsageError
+from fre_runtime.errors import MissingDependencyError, OutputError, UsageError
+from fre_runtime.folder_lock import LOCK, alone_in
 from fre_runtime.records import record
 from fre_runtime.sources import expand, frames
 
@@ -68,6 +71,8 @@ def test_a_cluster_scores_as_one_process_does_and_goes_on(
     kept, lost = out / "part-000001.jsonl", out / "part-000002.jsonl"
     before = kept.stat().st_mtime_ns
     lost.unlink()
+    damaged = out / "part-000000.jsonl"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
     (out / ".part-000002.jsonl.host.1").write_text("of a worker that was killed")
     assert score_archive(uint8_model.path, [str(photos)], out, block=3) == counts
     assert kept.stat().st_mtime_ns == before
@@ -114,6 +119,92 @@ def test_other_photos_do_not_go_into_the_same_folder(uint8_model, photos, tmp_pa
         score_archive(uint8_model.path, [str(photos)], tmp_path / "out")
     with pytest.raises(UsageError, match="holds results of another sources"):
         score_archive(uint8_model.path, [str(photos / "photo_000.png")], tmp_path / "out")
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Without a cluster: the numbers of the blocks that would be scored, which then are."""
+    asked: list[int] = []
+
+    def score(ray, rows, worker, threads):
+        scorer = archive.Scorer(**worker)
+        for row in rows:
+            asked.append(row["number"])
+            done = scorer({"number": np.array([row["number"]]), "paths": np.array([row["paths"]])})
+            yield Counter({state: int(done[state][0]) for state in archive.STATES})
+
+    monkeypatch.setattr(archive, "_score", score)
+    monkeypatch.setattr(archive, "_Session", lambda *args: memoryview(b""))
+    monkeypatch.setattr(archive, "_import_ray", lambda: None)
+    return asked
+
+
+def test_photos_of_the_same_name_are_told_apart(
+    by_hand, uint8_model, tmp_path, make_folder, monkeypatch
+):
+    model, out = uint8_model.path.absolute(), tmp_path / "out"
+    for line in ("line1", "line2"):
+        make_folder(tmp_path / line / "photos", 3)
+    monkeypatch.chdir(tmp_path / "line1")
+    score_archive(model, ["photos"], out, quiet=True)
+    assert lines_of(out)[0]["source"] == "photos/photo_000.png"  # as typed
+    monkeypatch.chdir(tmp_path / "line2")
+    with pytest.raises(UsageError, match="results of another sources .* or changed"):
+        score_archive(model, ["photos"], out)
+    monkeypatch.chdir(tmp_path)
+    score_archive(model, ["line1/photos"], out)  # the same, from elsewhere
+    assert by_hand == [0]
+    photo = tmp_path / "line1" / "photos" / "photo_001.png"
+    os.utime(photo, ns=(0, photo.stat().st_mtime_ns + 1))
+    with pytest.raises(UsageError, match="results of another sources"):
+        score_archive(model, ["line1/photos"], out)
+
+
+def test_a_file_that_vanishes_is_a_result(by_hand, uint8_model, photos, tmp_path, monkeypatch):
+    found = [*expand([str(photos)]), tmp_path / "gone.png"]
+    monkeypatch.setattr(archive, "expand", lambda sources: found)
+    counts = score_archive(uint8_model.path, ["unused"], tmp_path / "out", quiet=True)
+    assert counts["invalid"] == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: "",
+        lambda text: text[: text.index("\n") + 1],  # ends with a whole line
+        lambda text: text.replace('"state"', '"stage"'),
+        lambda text: text.replace('"good"', "1").replace('"anomalous"', "1"),
+        lambda text: "[]\n" * 3,
+    ],
+)
+def test_a_damaged_file_is_scored_again(by_hand, uint8_model, photos, tmp_path, damage):
+    out = tmp_path / "out"
+    counts = score_archive(uint8_model.path, [str(photos)], out, block=4, quiet=True)
+    part = out / "part-000001.jsonl"
+    expected = lines_of(out)
+    text = part.read_text()
+    assert damage(text) != text
+    part.write_text(damage(text))
+    by_hand.clear()
+    assert score_archive(uint8_model.path, [str(photos)], out, block=4, quiet=True) == counts
+    assert by_hand == [1]
+    assert lines_of(out) == expected
+
+
+def test_two_runs_do_not_write_into_one_folder(by_hand, uint8_model, photos, tmp_path):
+    out = tmp_path / "out"
+    with alone_in(out):  # as a run that is at work
+        live = out / ".part-000000.jsonl.host.1"
+        live.touch()
+        with pytest.raises(OutputError, match="another run writes its results there; wait until"):
+            score_archive(uint8_model.path, [str(photos)], out)
+        assert live.exists()
+        live.unlink()
+    assert by_hand == []
+    score_archive(uint8_model.path, [str(photos)], out, quiet=True)
+    assert by_hand == [0]
+    assert not (out / LOCK).exists()
 
 
 def test_ray_is_asked_for_by_name(monkeypatch):
