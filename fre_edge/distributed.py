@@ -2,8 +2,10 @@
 
 Where every photo's features are kept, the first process receives those of the others in the order
 of the paths and leaves out copies of what an earlier shard had: it then holds what it would have
-gathered alone. Where they are sketched, it merges the states (see `fre_edge.state`); two things are
-then only seen within a shard, and warned of: exact copies, and the groups of a table.
+gathered alone. Where they are sketched, it merges the states (see `fre_edge.state`); three things
+are then only seen within a shard, and warned of: exact copies, the groups of a table, and without
+one the near-copies of a scene. Matching scenes afterwards would not help: each has gone into the
+sketch of a fold, and cannot be taken out of it.
 """
 
 import logging
@@ -49,6 +51,14 @@ def gather_all(job: Job, plan: Plan, team: Team) -> Gathered:
         As `fre_edge.fit`.
     """
     team.agree(job.facts(), plan.method)
+    if plan.streams and team.size > 1 and job.options.groups == "auto":
+        log.warning(
+            "scenes are told apart within the shard of each of the %d processes: a part with "
+            "photos in two shards counts as two scenes, which may land in different folds and make "
+            "thresholds too low. Name the files so that a part's photos stand together; --groups "
+            "FILE tells which do not",
+            team.size,
+        )
     gatherer = job.gatherer(plan, job.reader(job.paths).expected, plan.scratch)
     reader, rows = _gather_shard(job, plan, team, gatherer)
     reader.paths = job.paths

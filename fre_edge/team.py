@@ -6,12 +6,13 @@ that is lost. Arrays go through gloo, when both sides are ready. Nothing is pick
 encrypted: this is for a network that you trust.
 """
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -60,6 +61,44 @@ class Store(Protocol):
     def compare_set(self, key: str, expected: str, desired: str) -> bytes:
         """Set a value where none was (``expected`` = "")."""
         ...
+
+
+class Reached:
+    """A store whose errors, where it cannot be reached any more, are ours."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def set(self, key: str, value: str) -> None:
+        """See `Store`."""
+        with _reaching():
+            self._store.set(key, value)
+
+    def get(self, key: str) -> bytes:
+        """See `Store`."""
+        with _reaching():
+            return self._store.get(key)
+
+    def check(self, keys: list[str]) -> bool:
+        """See `Store`."""
+        with _reaching():
+            return self._store.check(keys)
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """See `Store`."""
+        with _reaching():
+            return self._store.compare_set(key, expected, desired)
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise TeamError(
+            "rank 0, or the torchrun that started it, cannot be reached any more "
+            f"({_first_line(error)}): was it killed, or did its machine stop? {AGAIN}"
+        ) from error
 
 
 class Team:
@@ -178,7 +217,7 @@ class Team:
             try:
                 dist.send(_tensor(np.array(array)), 0)  # a copy: torch wants to own its memory
             except RuntimeError as error:
-                self._check_told()
+                self._check()
                 raise TeamError(f"lost contact with rank 0 ({_first_line(error)})") from error
 
     def receive_array(self, rank: int, shape: Sequence[int], dtype: str) -> NDArray[Any]:
@@ -190,7 +229,7 @@ class Team:
             try:
                 dist.recv(_tensor(array), rank)
             except RuntimeError as error:
-                self._check_told()
+                self._check()
                 raise TeamError(
                     f"lost contact with rank {rank} ({_first_line(error)}): was it killed, or did "
                     f"its machine stop? {AGAIN}"
@@ -218,22 +257,11 @@ class Team:
                     if log.isEnabledFor(logging.INFO):
                         status.show(f"waiting for rank {watch}: {said.decode()} photos done")
                 time.sleep(0.05)
-        except RuntimeError as error:
-            if isinstance(error, FreError):
-                raise
-            raise TeamError(f"lost contact with the team ({_first_line(error)})") from error
         finally:
             status.clear()
 
-    def _check_told(self) -> None:
-        """Raise what somebody failed of: who leaves for that is no cause of its own."""
-        try:
-            self._check()
-        except RuntimeError as error:
-            if isinstance(error, FreError):
-                raise
-
     def _check(self) -> None:
+        """Raise what somebody failed of: who leaves for that is no cause of its own."""
         assert self._store is not None
         if self._store.check(["failed"]):
             rank, message = json.loads(self._store.get("failed"))
@@ -258,13 +286,13 @@ class Team:
             elif self.rank == 0:
                 self._store.set("end", "")
             self._part(self._store)
-        except RuntimeError:  # nobody left to talk to
+        except TeamError:  # nobody left to talk to
             pass
         if self.rank and isinstance(error, KeyboardInterrupt):
             raise SystemExit(130) from error
+        if self.rank and told and isinstance(error, FreError | SystemExit):
+            raise SystemExit(1) from error
         if self.rank and isinstance(error, FreError):
-            if told:
-                raise SystemExit(1) from error
             raise TeamError(f"rank {self.rank}: {error}") from error
 
     def _part(self, store: Store) -> None:
@@ -279,12 +307,13 @@ class Team:
 
     def _tell(self, store: Store, error: BaseException) -> bool:
         """Say that this process failed; returns whether another one reports it."""
-        message = str(error) if isinstance(error, FreError) else repr(error)
+        # The others end now, upon which torchrun would end this one before it has spoken.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ours = isinstance(error, FreError | SystemExit)
+        message = str(error).removeprefix("error: ") if ours else repr(error)
         mine = json.dumps([self.rank, message])
         first = store.compare_set("failed", "", mine).decode() == mine
         if self.rank == 0:
-            # The others end now, upon which torchrun would end this one before it has spoken.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             store.set("reported", "")
             return True
         if not first:  # who failed first speaks, where rank 0 cannot
@@ -321,7 +350,7 @@ def join() -> Team:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    signal.signal(signal.SIGTERM, _stop_first if rank == 0 else _stop)
+    signal.signal(signal.SIGTERM, _stop)
     patience = timedelta(seconds=SILENCE)
     try:
         store, _, _ = next(rendezvous("env://", timeout=patience))
@@ -339,7 +368,7 @@ def join() -> Team:
         ) from error
     if rank == 0:
         log.info("%d processes share the photos, %d of them on this machine", size, local)
-    return Team(rank, size, local, PrefixStore("fre", store))
+    return Team(rank, size, local, Reached(PrefixStore("fre", store)))
 
 
 def _number(name: str, default: int | None = None) -> int:
@@ -353,10 +382,6 @@ def _number(name: str, default: int | None = None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(1)
-
-
-def _stop_first(number: int, frame: FrameType | None) -> None:
     # SystemExit, so that no handler of errors takes it for one of the work it was in.
     raise SystemExit(
         "error: stopped by a signal: another process of this fit was killed or failed, or torchrun "

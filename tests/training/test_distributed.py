@@ -72,6 +72,13 @@ class Ranks:
             process.join(60)
         return [process.exitcode for process in self.processes]
 
+    def reached(self, fault: str, number: int) -> None:
+        """Wait until so many are where they hang or wait."""
+        deadline = time.monotonic() + 60
+        while len(list(self.folder.glob(f"{fault}_*"))) < number:
+            assert time.monotonic() < deadline, fault
+            time.sleep(0.02)
+
     def said(self, rank: int) -> str:
         return (self.folder / f"stderr_{rank}").read_text()
 
@@ -183,6 +190,14 @@ def test_a_group_in_two_shards_is_warned_of(ranks, tmp_path, make_folder):
     assert "such as first" in ranks.said(0)
 
 
+def test_scenes_in_two_shards_are_warned_of_unless_all_photos_are_kept(ranks, folder):
+    warning = "a part with photos in two shards counts as two scenes"
+    ranks.fit(2, folder, replace(OPTIONS, method="incremental", components=2))
+    assert ranks.said(0).count(warning) == 1
+    ranks.fit(2, folder, OPTIONS)
+    assert warning not in ranks.said(0)
+
+
 def test_too_few_photos_are_counted_over_all_shards(ranks, tmp_path, make_folder):
     photos = make_folder(tmp_path / "one", 1)
     (photos / "z.txt").write_text("no photo")
@@ -202,11 +217,36 @@ def test_a_killed_process_is_missed(ranks, folder):
     assert not (ranks.folder / "fit.npz").exists()
 
 
+def test_a_killed_first_process_is_missed_by_the_others(ranks, folder):
+    faults = {0: ("hangs", 2), 1: ("waits", 2), 2: ("waits", 2)}
+    ranks.start(3, folder, OPTIONS, faults=faults, constants=[("fre_edge.team", "BEAT", 0.0)])
+    ranks.reached("hangs", 1)
+    ranks.reached("waits", 2)
+    ranks.processes[0].kill()
+    ranks.processes[0].join()
+    (ranks.folder / "go").touch()  # the others look at their notes after this photo
+    assert ranks.end() == [-signal.SIGKILL, 1, 1]
+    for rank in (1, 2):
+        line = ranks.said(rank)
+        assert line.startswith(f"error: rank {rank}: rank 0, or the torchrun that started it")
+        assert "was it killed" in line
+        assert line.count("\n") == 1
+
+
+def test_where_the_first_process_cannot_speak_another_one_does(ranks, folder):
+    ranks.start(2, folder, OPTIONS, faults={0: ("hangs", 2), 1: ("hangs", 2)})
+    ranks.reached("hangs", 2)
+    ranks.processes[0].kill()
+    ranks.processes[0].join()
+    ranks.processes[1].terminate()  # as torchrun does
+    assert ranks.end() == [-signal.SIGKILL, 1]
+    assert ranks.said(1).startswith("error: stopped by a signal: another process of this fit")
+    assert ranks.said(1).count("\n") == 1
+
+
 def test_what_torchrun_sends_to_the_others_ends_them_with_one_line(ranks, folder):
     ranks.start(2, folder, OPTIONS, faults={0: ("hangs", 2), 1: ("hangs", 2)})
-    deadline = time.monotonic() + 60
-    while len(list(ranks.folder.glob("hangs_*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    ranks.reached("hangs", 2)
     for process in ranks.processes:
         process.terminate()
     assert ranks.end() == [1, 1]
