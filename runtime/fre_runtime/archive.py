@@ -145,7 +145,7 @@ def score_archive(
         "work_folder": os.getcwd(),
     }
     counts = Counter(dict.fromkeys(STATES, 0))
-    rows = []
+    rows: list[dict[str, Any]] = []
     with _alone(folder):
         _claim(folder, plan)
         for i in range(-(-len(paths) // block)):
