@@ -28,10 +28,11 @@ def check_writable(path: Path) -> None:
         raise _unwritable(path, error) from error
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Write ``data`` under the name ``path`` once it is complete; makes the folder.
 
-    Pipes and devices are written to as they are.
+    Pipes and devices are written to as they are. With ``lasting`` it is on the disk, power cut or
+    not, before this returns: too slow for many pictures.
 
     Raises
     ------
@@ -49,7 +50,8 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary = Path(file.name)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         temporary.chmod(0o644)  # temporary files are private
         temporary.replace(target)
     except OSError as error:

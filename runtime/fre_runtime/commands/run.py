@@ -124,7 +124,7 @@ def _open_lines(target: str | None) -> contextlib.AbstractContextManager[IO[str]
 
 
 def _save(path: Path, image: Image, result: Result) -> None:
-    write_whole(path, encode_image(overlay(image, result), path.suffix))
+    write_whole(path, encode_image(overlay(image, result), path.suffix), lasting=False)
 
 
 class _Pictures:
