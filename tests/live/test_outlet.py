@@ -87,7 +87,9 @@ def test_an_event_that_always_fails_gives_way_to_those_behind_it(monkeypatch):
 
     sink = Picky()
     out = Outlet(sink, "x", retry=True, backoff=Backoff(60, 60, 0))
-    for number in range(4):
+    out.emit(event(0))
+    wait_for(lambda: out.trouble)
+    for number in range(1, 4):
         out.emit(event(number))
     wait_for(lambda: out.delivered == 3)
     out.close()

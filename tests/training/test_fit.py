@@ -138,7 +138,7 @@ def test_a_layer_has_no_more_components_than_allowed(folder):
 
 def test_the_lites_limit_their_deepest_layer():
     lite = FitOptions(backbone="efficientnet_lite1")
-    job = prepare([], lite)
+    job = prepare(None, lite)
     assert job.options.max_components == {"blocks.5.2": 80}
     assert [rank.most for rank in learning.ranks_of(job.options)] == [None, 80]
     for other in (
@@ -147,7 +147,7 @@ def test_the_lites_limit_their_deepest_layer():
         {"subspace": "regions"},
         {"components": 100},
     ):
-        assert prepare([], dataclasses.replace(lite, **other)).options.max_components == {}
+        assert prepare(None, dataclasses.replace(lite, **other)).options.max_components == {}
 
 
 @pytest.mark.parametrize(
