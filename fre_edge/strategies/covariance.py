@@ -98,6 +98,7 @@ class Covariance:
         shown: Rows | None = None,
     ) -> Floats:
         """See `Strategy`."""
+        judged = rows if shown is None else shown
         moments = [Moments.of(rows, fold) for fold in folds]
         maps = np.zeros((len(rows), shape.height, shape.width))
         for i, fold in enumerate(folds):
@@ -106,5 +107,5 @@ class Covariance:
                 subspace = rest.subspace(rank.within(rest.count))
             except DegenerateError:  # though the rows as a whole are not
                 subspace = point(rest.mean)
-            maps[fold] = subspace.error_maps((shown or rows).take(fold), shape)
+            maps[fold] = subspace.error_maps(judged.take(fold), shape)
         return maps

@@ -43,6 +43,7 @@ class Incremental:
         shown: Rows | None = None,
     ) -> Floats:
         """See `Strategy`; one pass makes a sketch of each fold, the others' are merged."""
+        judged = rows if shown is None else shown
         sketches = []
         for held_out in folds:
             sketcher = Sketcher(rows.dimension, sketch_rows(rank))
@@ -51,7 +52,7 @@ class Incremental:
             sketches.append(sketcher.sketch())
         maps = np.zeros((len(rows), shape.height, shape.width))
         for held_out, subspace in zip(folds, subspaces_without(sketches, rank), strict=True):
-            maps[held_out] = subspace.error_maps((shown or rows).take(held_out), shape)
+            maps[held_out] = subspace.error_maps(judged.take(held_out), shape)
         return maps
 
 
